@@ -1,0 +1,79 @@
+"""Divide and Co-training (arXiv 2011.14660) in TensorFlow and Keras.
+
+Divide one large network into S small ones of the same budget, train them together on different views of the same
+images, average their predictions. Public names are found here and imported when first used (PEP 562).
+"""
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+_PUBLIC = {
+    "BranchStack": "divco_tf.models.branch_stack",
+    "CoTraining": "divco_tf.training.schedules",
+    "CoTrainingModel": "divco_tf.training.cotraining",
+    "Experiment": "divco_tf.training.experiment",
+    "InputError": "divco_tf.errors",
+    "LearningRate": "divco_tf.training.schedules",
+    "OptimizerConfig": "divco_tf.training.optimizers",
+    "Options": "divco_tf.training.loop",
+    "Preprocessing": "divco_tf.data.preprocessing",
+    "RunError": "divco_tf.errors",
+    "SGD": "divco_tf.training.optimizers",
+    "ViewPipeline": "divco_tf.data.pipeline",
+    "ViewPolicy": "divco_tf.data.policies",
+    "build": "divco_tf.models.branch_stack",
+    "divide": "divco_tf.models.divide",
+    "divide_weight_decay": "divco_tf.models.divide",
+    "divided": "divco_tf.models.divide",
+    "evaluate": "divco_tf.training.evaluation",
+    "evaluation_dataset": "divco_tf.data.pipeline",
+    "export": "divco_tf.serving.export",
+    "get_dataset": "divco_tf.data.datasets",
+    "import_state_dict": "divco_tf.models.import_torch",
+    "load": "divco_tf.training.experiment",
+    "open_source": "divco_tf.data.sources",
+    "register_backbone": "divco_tf.models.backbones",
+    "summarize": "divco_tf.models.summary",
+    "train": "divco_tf.training.loop",
+}
+__all__ = sorted(_PUBLIC)
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _PUBLIC:
+        raise AttributeError(f"module 'divco_tf' has no attribute {name!r}")
+    return getattr(importlib.import_module(_PUBLIC[name]), name)
+
+
+def __dir__() -> list[str]:
+    return __all__
+
+
+if TYPE_CHECKING:  # what a type checker and an editor see
+    from divco_tf.data.datasets import get_dataset as get_dataset
+    from divco_tf.data.pipeline import ViewPipeline as ViewPipeline
+    from divco_tf.data.pipeline import evaluation_dataset as evaluation_dataset
+    from divco_tf.data.policies import ViewPolicy as ViewPolicy
+    from divco_tf.data.preprocessing import Preprocessing as Preprocessing
+    from divco_tf.data.sources import open_source as open_source
+    from divco_tf.errors import InputError as InputError
+    from divco_tf.errors import RunError as RunError
+    from divco_tf.models.backbones import register_backbone as register_backbone
+    from divco_tf.models.branch_stack import BranchStack as BranchStack
+    from divco_tf.models.branch_stack import build as build
+    from divco_tf.models.divide import divide as divide
+    from divco_tf.models.divide import divide_weight_decay as divide_weight_decay
+    from divco_tf.models.divide import divided as divided
+    from divco_tf.models.import_torch import import_state_dict as import_state_dict
+    from divco_tf.models.summary import summarize as summarize
+    from divco_tf.serving.export import export as export
+    from divco_tf.training.cotraining import CoTrainingModel as CoTrainingModel
+    from divco_tf.training.evaluation import evaluate as evaluate
+    from divco_tf.training.experiment import Experiment as Experiment
+    from divco_tf.training.experiment import load as load
+    from divco_tf.training.loop import Options as Options
+    from divco_tf.training.loop import train as train
+    from divco_tf.training.optimizers import SGD as SGD
+    from divco_tf.training.optimizers import OptimizerConfig as OptimizerConfig
+    from divco_tf.training.schedules import CoTraining as CoTraining
+    from divco_tf.training.schedules import LearningRate as LearningRate

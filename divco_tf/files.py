@@ -1,0 +1,80 @@
+"""Files that are complete or absent: written beside, fsynced, renamed."""
+
+import contextlib
+import json
+import os
+import pathlib
+import shutil
+from collections.abc import Iterator
+from typing import Any
+
+from divco_tf.errors import InputError
+
+_UNFINISHED = ".unfinished-"
+
+
+def write_json(path: pathlib.Path, content: Any) -> None:
+    """Writes `content` as indented JSON; a reader finds the old file or the new one, whole."""
+    write_text(path, json.dumps(content, indent=1) + "\n")
+
+
+def write_text(path: pathlib.Path, text: str) -> None:
+    """Writes `text`; a reader finds the old file or the new one, whole."""
+    beside = path.with_name(f"{_UNFINISHED}{path.name}")
+    with open(beside, "w", encoding="utf-8") as file:
+        file.write(text)
+        file.flush()
+        os.fsync(file.fileno())
+    os.replace(beside, path)
+    _sync_directory(path.parent)
+
+
+@contextlib.contextmanager
+def new_directory(path: pathlib.Path) -> Iterator[pathlib.Path]:
+    """Yields an empty folder beside `path` that takes its name when the block ends well, and goes otherwise."""
+    beside = path.with_name(f"{_UNFINISHED}{path.name}")
+    shutil.rmtree(beside, ignore_errors=True)
+    beside.mkdir(parents=True)
+    try:
+        yield beside
+        for root, _, names in os.walk(beside):
+            for name in names:
+                with open(os.path.join(root, name), "rb") as file:
+                    os.fsync(file.fileno())
+            _sync_directory(pathlib.Path(root))
+        os.rename(beside, path)
+        _sync_directory(path.parent)
+    finally:
+        shutil.rmtree(beside, ignore_errors=True)
+
+
+def remove_unfinished(directory: pathlib.Path) -> None:
+    """Removes what a killed process left unfinished in `directory`."""
+    for path in directory.glob(f"{_UNFINISHED}*"):
+        shutil.rmtree(path) if path.is_dir() else path.unlink(missing_ok=True)
+
+
+def make_writable(directory: pathlib.Path, purpose: str) -> pathlib.Path:
+    """Makes `directory`, and refuses one that cannot be written.
+
+    Raises:
+      InputError: it cannot be made or written.
+    """
+    try:
+        directory.mkdir(parents=True, exist_ok=True)
+        probe = directory / f"{_UNFINISHED}probe-{os.getpid()}"
+        probe.touch()
+        probe.unlink()
+    except OSError as error:
+        raise InputError(
+            f"The {purpose} cannot be written ({error.strerror}). Received: {directory}; choose another folder."
+        ) from error
+    return directory
+
+
+def _sync_directory(path: pathlib.Path) -> None:
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)

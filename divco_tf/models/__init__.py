@@ -1,0 +1,1 @@
+"""The networks: dividing rules, backbones, the branch stack."""

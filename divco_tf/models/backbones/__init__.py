@@ -1,0 +1,101 @@
+"""The registry of backbones. A backbone is a frozen spec and a builder; a family is a table of specs and one builder.
+
+Another package adds its own by the decorator, and by an entry point in the group `divco_tf.backbones`:
+
+    @register_backbone("my_net", MyNetSpec())
+    def my_net(spec, image, *, draw, num_classes):
+        ...
+        return logits
+"""
+
+import dataclasses
+import re
+from collections.abc import Callable, Mapping
+from typing import Any
+
+from divco_tf.errors import InputError
+from divco_tf.registry import Registry
+
+Builder = Callable[..., Any]
+"""(spec, image, *, draw, num_classes) -> logits, on Keras's symbolic tensors."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Backbone:
+    """A registered architecture.
+
+    Attributes:
+      name: as users write it.
+      spec: frozen dataclass with all that defines the large network, its regularisation included.
+      builder: called as `builder(spec, image, draw=draw, num_classes=K)` with symbolic tensors: `image`
+        [B, H, W, C] float, `draw` uint64 [B, 2] for the stochastic layers of `models.layers`. Returns logits [B, K].
+    """
+
+    name: str
+    spec: Any
+    builder: Builder
+
+
+BACKBONES: Registry[Backbone] = Registry("backbone", entry_points="divco_tf.backbones")
+
+_BUILDERS: dict[type, Builder] = {}
+"""By the type of spec: a spec alone must say what builds it, when a stack is copied or loaded."""
+
+
+def register_backbone(name: str, spec: Any) -> Callable[[Builder], Builder]:
+    """Decorates a builder: registers it with `spec` under `name`."""
+    return register_backbones({name: spec})
+
+
+def register_backbones(
+    specs: Mapping[str, Any], *, pattern: str | None = None, parse: Callable[..., Any] | None = None
+) -> Callable[[Builder], Builder]:
+    """Decorates a family's builder: registers it with every spec of a table {name: spec}.
+
+    Args:
+      specs: frozen dataclasses of one type, by backbone name.
+      pattern: the form of further legal names with whole numbers in angle brackets, "wide_resnet<depth>_<width>".
+      parse: called with the numbers of such a name; returns the spec, or refuses.
+
+    Raises:
+      InputError: a spec that is no frozen dataclass or of a type that another builder has, or a name that is taken.
+    """
+    for name, spec in specs.items():
+        if not dataclasses.is_dataclass(spec) or not type(spec).__dataclass_params__.frozen:
+            raise InputError(f"The spec of {name} is no frozen dataclass. Received: {spec!r}; decorate its class.")
+
+    def decorate(builder: Builder) -> Builder:
+        for name, spec in specs.items():
+            other = _BUILDERS.setdefault(type(spec), builder)
+            if other is not builder:
+                raise InputError(
+                    f"Specs of one type have one builder. Received: {name} with a {type(spec).__name__}, "
+                    f"which is {other.__name__}'s; subclass the spec."
+                )
+            BACKBONES.add(name, Backbone(name, spec, builder))
+        if pattern is not None:
+            regex = re.compile(re.sub(r"<\w+>", r"(\\d+)", pattern))
+
+            def entry(name: str) -> Backbone | None:
+                match = regex.fullmatch(name)
+                return Backbone(name, parse(*map(int, match.groups())), builder) if match else None
+
+            BACKBONES.add_parser(pattern, entry)
+        return builder
+
+    return decorate
+
+
+def backbone_of(spec: Any) -> Backbone:
+    """The backbone whose builder takes specs of this type.
+
+    Raises:
+      InputError: no registered backbone does.
+    """
+    for entry in BACKBONES.entries():
+        if type(entry.spec) is type(spec):
+            return dataclasses.replace(entry, spec=spec)
+    raise InputError(f"No backbone takes this spec. Received: {spec!r}; pass the spec of a registered backbone.")
+
+
+from divco_tf.models.backbones import resnet_cifar, wide_resnet_cifar  # noqa: E402, F401  (they register themselves)

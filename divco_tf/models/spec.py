@@ -1,0 +1,37 @@
+"""From a backbone's name to the spec of each branch. No TensorFlow: a misspelt name is answered at once."""
+
+import dataclasses
+from typing import Any
+
+from divco_tf.errors import InputError
+from divco_tf.models.backbones import BACKBONES, backbone_of
+from divco_tf.models.divide import check_split_factor, divide
+
+
+def branch_spec(
+    name: str | None = None,
+    *,
+    split_factor: int = 1,
+    spec: Any = None,
+    copies: int | None = None,
+    divide_regularisers: bool = True,
+    **overrides: Any,
+) -> Any:
+    """The spec of each branch; the arguments and errors are those of `build`."""
+    if (name is None) == (spec is None):
+        raise InputError(f"Give a backbone's name or a spec, not both. Received: name={name!r}, spec={spec!r}.")
+    spec = BACKBONES.get(name).spec if spec is None else backbone_of(spec).spec
+    fields = [field.name for field in dataclasses.fields(spec)]
+    if unknown := sorted(set(overrides) - set(fields)):
+        raise InputError(
+            f"{type(spec).__name__} has no such field. Received: {', '.join(unknown)}; it has {', '.join(fields)}."
+        )
+    spec = dataclasses.replace(spec, **overrides)
+    if copies is None:
+        return divide(spec, split_factor, regularisers=divide_regularisers)
+    check_split_factor(copies)
+    if split_factor != 1:
+        raise InputError(
+            f"copies= stacks undivided networks. Received: copies={copies}, split_factor={split_factor}; give one."
+        )
+    return spec

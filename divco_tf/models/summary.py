@@ -1,0 +1,93 @@
+"""Parameters and multiply-adds, counted from shapes: no weights are built."""
+
+import dataclasses
+import math
+from typing import TYPE_CHECKING, Any
+
+import keras
+
+from divco_tf.models.divide import regularisation
+from divco_tf.models.spec import branch_spec
+from divco_tf.models.template import build_template, check_sizes
+
+if TYPE_CHECKING:
+    from divco_tf.models.branch_stack import BranchStack
+
+
+@dataclasses.dataclass(frozen=True)
+class Summary:
+    """Sizes of a division. Multiply-adds are of convolutions and linear layers, for one image."""
+
+    backbone: str
+    split_factor: int
+    parameters: int
+    parameters_per_branch: int
+    multiply_adds: int
+    multiply_adds_per_branch: int
+    regularisation: dict[str, float]
+
+
+def summarize(
+    name: str, *, split_factor: int, num_classes: int, input_shape: tuple[int, int, int], **options: Any
+) -> Summary:
+    """The sizes of a backbone divided by `split_factor`.
+
+    Args:
+      name: of a registered backbone.
+      split_factor: S.
+      num_classes: K.
+      input_shape: (H, W, C).
+      **options: further arguments of `branch_spec`.
+
+    Raises:
+      InputError: as `build`.
+    """
+    check_sizes(num_classes=num_classes, input_shape=input_shape, precision="float32")
+    spec = branch_spec(name, split_factor=split_factor, **options)
+    template = build_template(spec, num_classes=num_classes, input_shape=input_shape)
+    parameters, multiply_adds = count_parameters(template), count_multiply_adds(template)
+    return Summary(
+        backbone=name,
+        split_factor=split_factor,
+        parameters=split_factor * parameters,
+        parameters_per_branch=parameters,
+        multiply_adds=split_factor * multiply_adds,
+        multiply_adds_per_branch=multiply_adds,
+        regularisation=regularisation(spec),
+    )
+
+
+def count_parameters(model: keras.Model) -> int:
+    """Trainable parameters."""
+    return sum(math.prod(variable.shape) for variable in model.trainable_variables)
+
+
+def count_multiply_adds(model: keras.Model) -> int:
+    """Multiply-adds of the convolutions and linear layers of a functional model, for one image."""
+    total = 0
+    for layer in model._flatten_layers(include_self=False):
+        if isinstance(layer, keras.layers.Dense):
+            total += math.prod(layer.kernel.shape)
+        elif isinstance(layer, keras.layers.Conv2D):
+            height, width = layer.output.shape[1:3]
+            total += height * width * math.prod(layer.kernel.shape)
+    return total
+
+
+def layer_table(stack: "BranchStack", *, line_length: int = 100) -> str:
+    """The template's layers as text, with parameters over all branches."""
+    widths = (int(line_length * 0.5), int(line_length * 0.3))
+
+    def row(*cells: str) -> str:
+        return f"{cells[0]:<{widths[0]}}{cells[1]:<{widths[1]}}{cells[2]:>{line_length - sum(widths)}}"
+
+    split_factor, rule = stack.split_factor, "-" * line_length
+    rows = [f"{stack.name}: {split_factor} branches of {stack.spec}", rule]
+    rows += [row("layer", "output of a branch", f"parameters x {split_factor}"), rule]
+    for layer in stack.network.template.layers:
+        shape = str(tuple(layer.output.shape)) if hasattr(layer, "output") else ""
+        rows.append(row(f"{layer.name} ({type(layer).__name__})", shape, f"{split_factor * layer.count_params():,}"))
+    trainable = sum(math.prod(variable.shape) for variable in stack.trainable_variables)
+    others = sum(math.prod(variable.shape) for variable in stack.non_trainable_variables)
+    rows += [rule, f"trainable: {trainable:,}  statistics: {others:,}"]
+    return "\n".join(rows)

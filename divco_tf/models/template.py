@@ -1,0 +1,92 @@
+"""A backbone as one functional Keras model: with values, or as a template that has shapes only."""
+
+from typing import Any
+
+import keras
+from keras.src.backend.common import global_state
+
+from divco_tf.errors import InputError
+from divco_tf.models import draws
+from divco_tf.models.backbones import Backbone, backbone_of
+
+PRECISIONS = ("float32", "mixed_bfloat16", "mixed_float16")
+_UNINITIALIZED = "uninitialized_variables"  # where Keras 3.15 lists the variables that a stateless scope deferred
+
+
+def build_network(
+    spec: Any,
+    *,
+    num_classes: int,
+    input_shape: tuple[int, int, int],
+    precision: str = "float32",
+    name: str | None = None,
+) -> keras.Model:
+    """One network with values of its own: image [B, H, W, C] -> logits [B, num_classes]."""
+    backbone, image = backbone_of(spec), keras.Input(input_shape, name="image")
+    with _Precision(precision):
+        logits = backbone.builder(spec, image, draw=None, num_classes=num_classes)
+    return keras.Model(image, logits, name=name or backbone.name)
+
+
+def build_template(
+    spec: Any, *, num_classes: int, input_shape: tuple[int, int, int], precision: str = "float32"
+) -> keras.Model:
+    """The network without values: (image [B, H, W, C], draw uint64 [B, 2]) -> logits.
+
+    Its variables have shapes and initializers (`initializer_of`), nothing is drawn or allocated: a deep network's
+    sizes are known within seconds, and the branch stack keeps the only values there are.
+    """
+    backbone = backbone_of(spec)
+    pending = global_state.get_global_attribute(_UNINITIALIZED, [])
+    with keras.StatelessScope(initialize_variables=False), _Precision(precision):
+        image = keras.Input(input_shape, name="image")
+        draw = keras.Input(draws.DRAW_SHAPE, dtype="uint64", name="draw")
+        logits = backbone.builder(spec, image, draw=draw, num_classes=num_classes)
+        template = keras.Model([image, draw], logits, name=backbone.name)
+    # Keras would give the deferred variables values at the end of the next stateless scope.
+    global_state.set_global_attribute(_UNINITIALIZED, pending)
+    _check_logits(backbone, template, num_classes)
+    return template
+
+
+def initializer_of(variable: keras.Variable) -> Any:
+    """The initializer of a template's variable."""
+    return variable._initializer
+
+
+def check_sizes(*, num_classes: int, input_shape: tuple[int, int, int], precision: str) -> None:
+    """Refuses sizes that no network has.
+
+    Raises:
+      InputError: as said.
+    """
+    if not isinstance(num_classes, int) or num_classes < 2:
+        raise InputError(f"A classifier needs at least two classes. Received: num_classes={num_classes!r}.")
+    if len(input_shape) != 3 or not all(isinstance(size, int) and size > 0 for size in input_shape):
+        raise InputError(
+            f"The input shape is not (height, width, channels). Received: {input_shape!r}; pass (32, 32, 3), say."
+        )
+    if precision not in PRECISIONS:
+        raise InputError(f"Unknown precision. Received: {precision!r}; pass one of {', '.join(PRECISIONS)}.")
+
+
+def _check_logits(backbone: Backbone, template: keras.Model, num_classes: int) -> None:
+    shape = template.output.shape
+    if tuple(shape) != (None, num_classes):
+        raise InputError(
+            f"The builder of {backbone.name} does not return logits [B, {num_classes}]. Received: shape {shape}."
+        )
+
+
+class _Precision:
+    """Layers made inside have this dtype policy; the user's global one is put back at the end."""
+
+    def __init__(self, precision: str) -> None:
+        self._precision = precision
+
+    def __enter__(self) -> None:
+        self._before = keras.config.dtype_policy()
+        keras.config.set_dtype_policy(self._precision)
+
+    def __exit__(self, *_: Any) -> None:
+        keras.config.set_dtype_policy(self._before)

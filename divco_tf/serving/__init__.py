@@ -1,0 +1,1 @@
+"""Exports that TF Serving loads."""

@@ -1,0 +1,234 @@
+"""Export: a stack as a SavedModel that TF Serving and plain TensorFlow run, without this package.
+
+`<export_dir>/<version>/` is the layout TF Serving watches: it serves the highest integer and ignores other names.
+"""
+
+import dataclasses
+import json
+import pathlib
+import tempfile
+from collections.abc import Sequence
+from typing import Any
+
+import tensorflow as tf
+from tensorflow.core.protobuf import meta_graph_pb2, saved_model_pb2
+
+from divco_tf import files
+from divco_tf.data.preprocessing import Preprocessing
+from divco_tf.errors import InputError
+from divco_tf.models.branch_stack import BranchStack
+from divco_tf.training import losses
+from divco_tf.training.experiment import load, open_run, versions
+
+SAVED_MODEL = "saved_model.pb"
+CLASS_NAMES = "class_names.txt"
+EXTRA = "assets.extra"  # which neither TensorFlow nor TF Serving reads
+RECORD = "divco.json"
+SIGNATURES = ("serving_default", "images")
+
+
+def export(
+    model_dir: str | pathlib.Path,
+    *,
+    export_dir: str | pathlib.Path,
+    version: int | None = None,
+    weights: str = "last",
+    branch_probabilities: bool = False,
+) -> pathlib.Path:
+    """Exports the run in `model_dir`; see `export_stack`.
+
+    Args:
+      model_dir: of `train`.
+      export_dir, version, branch_probabilities: as for `export_stack`.
+      weights: "last", "best" or "ema".
+
+    Returns:
+      The version's folder.
+
+    Raises:
+      InputError: no run, no such weights, or an argument that `export_stack` refuses.
+    """
+    run = open_run(model_dir)
+    run.checkpoint(weights)
+    _version_dir(export_dir, version)  # refused before the weights are read
+    return export_stack(
+        load(model_dir, weights=weights),
+        preprocessing=run.experiment.preprocessing,
+        class_names=run.class_names,
+        ensembling=run.experiment.ensembling,
+        export_dir=export_dir,
+        version=version,
+        branch_probabilities=branch_probabilities,
+    )
+
+
+def export_stack(
+    stack: BranchStack,
+    *,
+    preprocessing: Preprocessing,
+    class_names: Sequence[str],
+    export_dir: str | pathlib.Path,
+    ensembling: str = "mean_logits",
+    version: int | None = None,
+    branch_probabilities: bool = False,
+) -> pathlib.Path:
+    """Writes `<export_dir>/<version>/saved_model.pb`; the folder is complete or absent.
+
+    The signatures differ in what they take. `serving_default`: `image_bytes`, string [N], JPEG or PNG files, each of
+    any size. `images`: `images`, float32 [N, H, W, 3] RGB in 0..255, of any one size. Decoding, resizing and
+    normalisation are inside. Both return `probabilities` float32 [N, K] of the ensemble, `classes` int64 [N], and
+    `disagreement` float32 [N], the Jensen-Shannon divergence between the branches in nats (0 to log S).
+
+    Args:
+      stack: with the weights to export.
+      preprocessing: brings images to what the stack sees.
+      class_names: K of them, stored one a line in assets/class_names.txt.
+      export_dir: TF Serving's base path.
+      ensembling: how the branches are combined, one of `losses.ENSEMBLING`.
+      version: 1 or more; None: one more than the highest in `export_dir`.
+      branch_probabilities: also return `branch_probabilities`, float32 [N, S, K].
+
+    Returns:
+      The version's folder. Its assets.extra/divco.json records what the export was made of.
+
+    Raises:
+      InputError: arguments that do not fit each other, a version that is there already, or a folder that cannot be
+        written.
+    """
+    _check(stack, preprocessing, class_names, ensembling)
+    path = _version_dir(export_dir, version)
+    record = {
+        "weights_from": getattr(stack, "weights_from", None),
+        "stack": stack.get_config(),
+        "preprocessing": dataclasses.asdict(preprocessing),
+        "ensembling": ensembling,
+        "versions": versions(),
+    }
+    with files.new_directory(path) as folder, tempfile.TemporaryDirectory() as temporary:
+        names = pathlib.Path(temporary) / CLASS_NAMES
+        names.write_text("".join(f"{name}\n" for name in class_names), encoding="utf-8")
+        servable = _Servable(stack, preprocessing, ensembling, str(names), branch_probabilities)
+        tf.saved_model.save(servable, str(folder), signatures=servable.signatures())
+        (folder / EXTRA).mkdir()
+        files.write_json(folder / EXTRA / RECORD, record)
+    return path
+
+
+def versions_in(export_dir: str | pathlib.Path) -> list[int]:
+    """The versions that lie in `export_dir`, ascending."""
+    folder = pathlib.Path(export_dir)
+    names = [entry.name for entry in folder.iterdir()] if folder.is_dir() else []
+    return sorted(int(name) for name in names if name.isascii() and name.isdecimal() and name[0] != "0")
+
+
+def read_record(version_dir: str | pathlib.Path) -> dict[str, Any]:
+    """What the export in `version_dir` was made of; {} where nothing is recorded."""
+    path = pathlib.Path(version_dir) / EXTRA / RECORD
+    return json.loads(path.read_text()) if path.is_file() else {}
+
+
+def signature_lines(version_dir: str | pathlib.Path) -> list[str]:
+    """The signatures as text: "images(images: float32 [?, ?, ?, 3]) -> classes: int64 [?], ..."."""
+    graph = saved_model_pb2.SavedModel.FromString((pathlib.Path(version_dir) / SAVED_MODEL).read_bytes()).meta_graphs[0]
+    return [
+        f"{name}({_tensors(graph.signature_def[name].inputs)}) -> {_tensors(graph.signature_def[name].outputs)}"
+        for name in SIGNATURES
+    ]
+
+
+class _Servable(tf.Module):
+    """What is saved: the weights, the class names, and the functions of the signatures."""
+
+    def __init__(
+        self,
+        stack: BranchStack,
+        preprocessing: Preprocessing,
+        ensembling: str,
+        class_names: str,
+        branch_probabilities: bool,
+    ) -> None:
+        super().__init__()
+        self.class_names = tf.saved_model.Asset(class_names)
+        self.weights = [variable.value for variable in stack.trainable_variables]
+        self.statistics = [variable.value for variable in stack.non_trainable_variables]
+        size = preprocessing.image_size
+
+        # One function for both signatures, so that the networks are in the file once.
+        @tf.function(input_signature=[tf.TensorSpec([None, size, size, 3], tf.float32)], autograph=False)
+        def predict(images: tf.Tensor) -> dict[str, tf.Tensor]:
+            weights, statistics = (
+                [tf.convert_to_tensor(variable) for variable in variables]
+                for variables in (self.weights, self.statistics)
+            )
+            logits, _ = stack.run(weights, statistics, images, training=False)
+            logits = tf.cast(logits, tf.float32)
+            probabilities = losses.ensemble_probabilities(logits, ensembling)
+            outputs = {
+                "probabilities": probabilities,
+                "classes": tf.argmax(probabilities, axis=-1, output_type=tf.int64),
+                "disagreement": losses.jensen_shannon(logits),
+            }
+            return outputs | ({"branch_probabilities": tf.nn.softmax(logits)} if branch_probabilities else {})
+
+        self._predict, self._preprocessing = predict, preprocessing
+
+    def signatures(self) -> dict[str, Any]:
+        """The functions by name."""
+        predict, preprocessing = self._predict, self._preprocessing
+        size = preprocessing.image_size
+
+        def decoded(data: tf.Tensor) -> tf.Tensor:
+            return preprocessing.resized(preprocessing.decode(data)[tf.newaxis])[0]
+
+        @tf.function(input_signature=[tf.TensorSpec([None], tf.string, "image_bytes")], autograph=False)
+        def from_bytes(image_bytes: tf.Tensor) -> dict[str, tf.Tensor]:
+            # Images of one request differ in size, so each is brought to the network's before they are a batch.
+            resized = tf.map_fn(decoded, image_bytes, fn_output_signature=tf.TensorSpec([size, size, 3], tf.float32))
+            return predict(preprocessing.normalise(resized))
+
+        @tf.function(input_signature=[tf.TensorSpec([None, None, None, 3], tf.float32, "images")], autograph=False)
+        def from_images(images: tf.Tensor) -> dict[str, tf.Tensor]:
+            return predict(preprocessing(images))
+
+        return dict(zip(SIGNATURES, (from_bytes, from_images), strict=True))
+
+
+def _check(stack: Any, preprocessing: Preprocessing, class_names: Sequence[str], ensembling: str) -> None:
+    if not isinstance(stack, BranchStack):
+        raise InputError(f"A branch stack is exported. Received: {stack!r}; pass divco_tf.load(model_dir).")
+    size = preprocessing.image_size
+    if stack.view_shape != (size, size, 3):
+        raise InputError(
+            f"The preprocessing does not fit the stack. Received: image_size={size} for views of "
+            f"{list(stack.view_shape)}; image_size={stack.view_shape[0]} would work."
+        )
+    if len(class_names) != stack.num_classes or any(len(name.splitlines()) != 1 for name in class_names):
+        raise InputError(
+            f"Class names do not fit the stack. Received: {len(class_names)} for {stack.num_classes} classes; "
+            "pass one a class, each of one line."
+        )
+    if ensembling not in losses.ENSEMBLING:
+        raise InputError(f"Unknown ensembling. Received: {ensembling!r}; pass one of {', '.join(losses.ENSEMBLING)}.")
+
+
+def _version_dir(export_dir: str | pathlib.Path, version: int | None) -> pathlib.Path:
+    """Where the version goes; refuses one that is there, and a folder that cannot be written."""
+    if version is not None and (isinstance(version, bool) or not isinstance(version, int) or version < 1):
+        raise InputError(f"A version is a positive whole number. Received: {version!r}; 1 would work, or none.")
+    folder = files.make_writable(pathlib.Path(export_dir), "export directory")
+    following = max(versions_in(folder), default=0) + 1
+    path = folder / str(following if version is None else version)
+    if path.exists():
+        raise InputError(
+            f"The version is there already, and is not overwritten. Received: {path}; {following} would work."
+        )
+    return path
+
+
+def _tensors(infos: Any) -> str:
+    return ", ".join(f"{name}: {_tensor(info)}" for name, info in sorted(infos.items()))
+
+
+def _tensor(info: meta_graph_pb2.TensorInfo) -> str:
+    sizes = ["?" if dim.size < 0 else str(dim.size) for dim in info.tensor_shape.dim]
+    return f"{tf.as_dtype(info.dtype).name} [{', '.join(sizes)}]"

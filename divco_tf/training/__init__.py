@@ -1,0 +1,1 @@
+"""Co-training: losses, schedules, optimizers, the model, the loop."""

@@ -1,0 +1,337 @@
+"""CoTrainingModel: S branches that learn from labels and from each other (arXiv 2011.14660, section III-B)."""
+
+import dataclasses
+from collections.abc import Sequence
+from typing import Any
+
+import keras
+import tensorflow as tf
+
+from divco_tf.errors import InputError
+from divco_tf.models import draws
+from divco_tf.models.branch_stack import BranchStack
+from divco_tf.training import losses
+from divco_tf.training.runtime import resolve_jit
+from divco_tf.training.schedules import CoTraining
+
+
+@keras.saving.register_keras_serializable("divco_tf")
+class CoTrainingModel(keras.Model):
+    """Trains a branch stack with `compile` and `fit`, and predicts ensemble probabilities [B, K].
+
+    The loss of an example is the sum over branches of the cross-entropy plus weight(step) times the co-training
+    loss, averaged over the global batch. With S = 1 this is ordinary supervised training.
+
+    Inputs are views [B, S, H, W, C] (or images [B, H, W, C], shown to every branch), labels int [B] or
+    probabilities [B, K], and optional sample weights [B].
+
+    Args:
+      stack: the branches.
+      cotraining: the co-training loss and its weight.
+      steps_per_epoch: needed when the weight ramps over epochs.
+      ensembling: how predictions are combined, one of `losses.ENSEMBLING`.
+      label_smoothing: e of (1 - e) y + e / K, in training only.
+      micro_batches: into how many parts a replica's batch is divided, one after the other; the update is the
+        whole batch's. Each part starts from the step's batch-norm statistics; the new ones are the parts' mean.
+      jit: "auto" (on for GPU and TPU), "on" or "off": compile each branch by XLA.
+      seed: of dropout and its like.
+    """
+
+    def __init__(
+        self,
+        stack: BranchStack,
+        *,
+        cotraining: CoTraining | None = None,
+        steps_per_epoch: int | None = None,
+        ensembling: str = "mean_logits",
+        label_smoothing: float = 0.0,
+        micro_batches: int = 1,
+        jit: str = "auto",
+        seed: int = 0,
+        name: str | None = None,
+    ) -> None:
+        cotraining = CoTraining() if cotraining is None else cotraining
+        _check_arguments(stack, cotraining, steps_per_epoch, ensembling, label_smoothing, micro_batches)
+        super().__init__(name=name or f"cotraining_{stack.name}")
+        self.stack = stack
+        self.cotraining = cotraining
+        self.ensembling = ensembling
+        self.label_smoothing = label_smoothing
+        self.micro_batches = micro_batches
+        self.jit = jit
+        self.seed = seed
+        self._steps_per_epoch = steps_per_epoch
+        self._jit = resolve_jit(jit)
+        self.means = Means(
+            (
+                *("loss", "cross_entropy", "cotraining", "accuracy"),
+                *(f"branch{branch}_accuracy" for branch in range(stack.split_factor)),
+            )
+        )
+        self.step = self._counter("step")
+        self.bad_steps = self._counter("bad_steps")
+        self.built = True
+
+    def compile(self, optimizer: Any = "rmsprop", **options: Any) -> None:
+        """As Keras's `compile`, without `loss` (it is the constructor's) and `jit_compile` (`jit` is ours)."""
+        for name, instead in (("loss", "cotraining and label_smoothing"), ("jit_compile", "jit")):
+            if options.pop(name, None) not in (None, "auto", False):
+                raise InputError(
+                    f"compile takes no {name} here. Received: {name}=...; give CoTrainingModel {instead} instead."
+                )
+        if self.stack.precision == "mixed_float16" and options.get("auto_scale_loss", True):
+            optimizer = keras.optimizers.LossScaleOptimizer(keras.optimizers.get(optimizer))
+        super().compile(optimizer=optimizer, jit_compile=False, **options)
+        self.optimizer.build(self.stack.trainable_variables)
+
+    def compile_from_config(self, config: dict) -> None:
+        """Compiles as the saved model was."""
+        self.compile(**keras.saving.deserialize_keras_object(config))
+
+    @property
+    def metrics(self) -> list[keras.metrics.Metric]:
+        """Those of the losses and accuracies, then the ones given to `compile`."""
+        return [metric for metric in super().metrics if metric is not getattr(self, "_loss_tracker", None)]
+
+    def call(self, images: tf.Tensor, training: bool | None = None) -> tf.Tensor:
+        """Images or views -> ensemble probabilities float32 [B, K]."""
+        return losses.ensemble_probabilities(self.stack(images, training=training), self.ensembling)
+
+    def train_step(self, data: tuple) -> dict[str, tf.Tensor]:
+        """One update from views and labels; runs in the replica context."""
+        views, labels, sample_weight = keras.utils.unpack_x_y_sample_weight(data)
+        targets = self._targets(labels)
+        offset, global_size = _place_in_global_batch(tf.shape(views)[0])
+        gradients, statistics, logits = self._gradients(views, targets, sample_weight, offset, global_size)
+        values = self._loss_values(logits, losses.smooth_labels(targets, self.label_smoothing))
+        self._apply_where_finite(gradients, statistics, tf.reduce_sum(values["loss"]))
+        self.step.assign_add(1)
+        return self._log(values, logits, labels, targets, sample_weight)
+
+    def test_step(self, data: tuple) -> dict[str, tf.Tensor]:
+        """The metrics of one batch, without label smoothing."""
+        images, labels, sample_weight = keras.utils.unpack_x_y_sample_weight(data)
+        targets = self._targets(labels)
+        logits = self._logits(images)
+        return self._log(self._loss_values(logits, targets), logits, labels, targets, sample_weight)
+
+    def predict_step(self, data: Any) -> tf.Tensor:
+        """Ensemble probabilities [B, K]."""
+        images, _, _ = keras.utils.unpack_x_y_sample_weight(data)
+        return losses.ensemble_probabilities(self._logits(images), self.ensembling)
+
+    def cotraining_weight(self) -> tf.Tensor:
+        """The co-training loss's weight at the present step, float32."""
+        return self.cotraining.weight_at(self.step.value, steps_per_epoch=self._steps_per_epoch or 1)
+
+    def get_config(self) -> dict:
+        """The constructor's arguments."""
+        return {
+            "stack": keras.saving.serialize_keras_object(self.stack),
+            "cotraining": dataclasses.asdict(self.cotraining),
+            "steps_per_epoch": self._steps_per_epoch,
+            "ensembling": self.ensembling,
+            "label_smoothing": self.label_smoothing,
+            "micro_batches": self.micro_batches,
+            "jit": self.jit,
+            "seed": self.seed,
+            "name": self.name,
+        }
+
+    @classmethod
+    def from_config(cls, config: dict, custom_objects: dict | None = None) -> "CoTrainingModel":
+        """The inverse of `get_config`."""
+        config = dict(config)
+        stack = keras.saving.deserialize_keras_object(config.pop("stack"), custom_objects=custom_objects)
+        return cls(stack, cotraining=CoTraining(**config.pop("cotraining")), **config)
+
+    def _maybe_symbolic_build(self, iterator: Any = None, data_batch: Any = None) -> None:
+        """Keras averages a batch over the replicas to learn its shapes, which fails on uneven shares: one will do."""
+        if iterator is not None:
+            _, _, batches = next(iter(iterator))
+            local = self.distribute_strategy.experimental_local_results
+            data_batch = keras.tree.map_structure(lambda value: local(value)[0], next(batches))
+        with self.distribute_strategy.scope():
+            self._symbolic_build(data_batch=data_batch)
+
+    def _counter(self, name: str) -> keras.Variable:
+        return self.add_weight(
+            name=name, shape=(), dtype="int64", initializer="zeros", trainable=False, aggregation="only_first_replica"
+        )
+
+    def _logits(self, images: tf.Tensor) -> tf.Tensor:
+        logits, _ = self.stack.run(*self._state(), images, training=False, jit=self._jit)
+        return logits
+
+    def _state(self) -> tuple[list[tf.Tensor], list[tf.Tensor]]:
+        def read(variables: list) -> list[tf.Tensor]:
+            return [tf.convert_to_tensor(variable.value) for variable in variables]
+
+        return read(self.stack.trainable_variables), read(self.stack.non_trainable_variables)
+
+    def _targets(self, labels: tf.Tensor) -> tf.Tensor:
+        if labels.dtype.is_integer:
+            return tf.one_hot(tf.reshape(labels, [-1]), self.stack.num_classes)
+        return tf.cast(labels, tf.float32)
+
+    def _loss_values(self, logits: tf.Tensor, targets: tf.Tensor) -> dict[str, tf.Tensor]:
+        """Per-example values [B] of the loss and its parts, by name."""
+        cross_entropy = tf.reduce_sum(losses.cross_entropy(targets, logits), axis=1)
+        if self.stack.split_factor == 1:
+            return {"loss": cross_entropy, "cross_entropy": cross_entropy, "cotraining": tf.zeros_like(cross_entropy)}
+        cotraining = self.cotraining_weight() * losses.COTRAINING_LOSSES[self.cotraining.loss](logits)
+        return {"loss": cross_entropy + cotraining, "cross_entropy": cross_entropy, "cotraining": cotraining}
+
+    def _gradients(
+        self, views: tf.Tensor, targets: tf.Tensor, sample_weight: Any, offset: tf.Tensor, global_size: tf.Tensor
+    ) -> tuple[list[tf.Tensor], list[tf.Tensor], tf.Tensor]:
+        """Gradients of this replica's share of the loss, new statistics, logits [B, S, K]."""
+        weights, statistics = self._state()
+        smoothed = losses.smooth_labels(targets, self.label_smoothing)
+        if sample_weight is None:
+            sample_weight = tf.ones([tf.shape(views)[0]])
+        step, size = self.step.value, tf.shape(views)[0]
+
+        def part(views: tf.Tensor, smoothed: tf.Tensor, sample_weight: tf.Tensor, positions: tf.Tensor) -> tuple:
+            branch_draws = [
+                draws.draw_keys(seed=self.seed, step=step, branch=branch, positions=positions)
+                for branch in range(self.stack.split_factor)
+            ]
+            with tf.GradientTape() as tape:
+                tape.watch(weights)
+                logits, new = self.stack.run(weights, statistics, views, branch_draws, training=True, jit=self._jit)
+                values = self._loss_values(logits, smoothed)["loss"] * sample_weight
+                loss = self.optimizer.scale_loss(tf.reduce_sum(values) / tf.cast(global_size, tf.float32))
+            return tape.gradient(loss, weights, unconnected_gradients="zero"), new, logits
+
+        inputs = (views, smoothed, sample_weight, offset + tf.range(size))
+        if self.micro_batches == 1:
+            gradients, new, logits = part(*inputs)
+        else:
+            gradients, new, logits = _accumulate(part, inputs, self.micro_batches, weights, statistics)
+        if tf.distribute.get_strategy().num_replicas_in_sync > 1:  # an empty share of a batch has no statistics
+            new = [tf.where(size > 0, after, before) for after, before in zip(new, statistics, strict=True)]
+        return gradients, new, logits
+
+    def _apply_where_finite(self, gradients: list, statistics: list, loss: tf.Tensor) -> None:
+        """Updates weights and statistics, on no replica if the loss or a gradient of any is not finite.
+
+        The cond must stand in the cross-replica context: a branch of a cond in the replica context may not merge.
+        """
+        sums = [loss]
+        if not isinstance(self.optimizer, keras.optimizers.LossScaleOptimizer):  # it answers overflows itself
+            sums += [tf.reduce_sum(gradient) for gradient in gradients]
+        finite = tf.cast(tf.reduce_all(tf.math.is_finite(tf.stack(sums))), tf.float32)
+
+        def update(gradients: list, statistics: list) -> None:
+            self.optimizer.apply(gradients, self.stack.trainable_variables)
+            for variable, value in zip(self.stack.non_trainable_variables, statistics, strict=True):
+                variable.assign(value)
+            self.bad_steps.assign(tf.zeros_like(self.bad_steps.value))
+
+        def skip() -> None:
+            self.bad_steps.assign_add(1)
+
+        def merged(strategy: tf.distribute.Strategy, gradients: list, statistics: list, finite: Any) -> None:
+            run = strategy.extended.call_for_each_replica
+            everywhere = strategy.reduce("MEAN", finite, axis=None) == 1.0
+            tf.cond(everywhere, lambda: run(update, args=(gradients, statistics)), lambda: run(skip))
+
+        tf.distribute.get_replica_context().merge_call(merged, args=(gradients, statistics, finite))
+
+    def _log(
+        self, values: dict[str, tf.Tensor], logits: tf.Tensor, labels: tf.Tensor, targets: tf.Tensor, sample_weight: Any
+    ) -> dict[str, tf.Tensor]:
+        probabilities = losses.ensemble_probabilities(logits, self.ensembling)
+        classes = tf.argmax(targets, axis=-1)
+        right = tf.cast(tf.argmax(probabilities, axis=-1) == classes, tf.float32)
+        branches_right = tf.cast(tf.argmax(logits, axis=-1) == classes[:, None], tf.float32)
+        parts = (values["loss"], values["cross_entropy"], values["cotraining"], right)
+        self.means.update_state(tf.concat([tf.stack(parts, axis=1), branches_right], axis=1), sample_weight)
+        if self._compile_metrics is not None:
+            self.compute_metrics(None, labels, probabilities, sample_weight)
+        return self.get_metrics_result()
+
+
+@keras.saving.register_keras_serializable("divco_tf")
+class Means(keras.metrics.Metric):
+    """Means of several named values an example: one total and one count, whatever their number."""
+
+    def __init__(self, names: Sequence[str], name: str = "means") -> None:
+        super().__init__(name=name)
+        self.names = tuple(names)
+        self.total = self.add_variable(shape=(len(names),), initializer="zeros", name="total")
+        self.count = self.add_variable(shape=(), initializer="zeros", name="count")
+
+    def update_state(self, values: tf.Tensor, sample_weight: tf.Tensor | None = None) -> None:
+        """Adds values [B, len(names)], weighted by [B]."""
+        weight = tf.ones_like(values[:, 0]) if sample_weight is None else tf.cast(sample_weight, values.dtype)
+        self.total.assign_add(tf.linalg.matvec(values, weight, transpose_a=True))
+        self.count.assign_add(tf.reduce_sum(weight))
+
+    def result(self) -> dict[str, tf.Tensor]:
+        """The means by name."""
+        means = tf.math.divide_no_nan(tf.convert_to_tensor(self.total.value), tf.convert_to_tensor(self.count.value))
+        return dict(zip(self.names, tf.unstack(means, num=len(self.names)), strict=True))
+
+    def get_config(self) -> dict:
+        """The constructor's arguments."""
+        return {"name": self.name, "names": list(self.names)}
+
+
+def _accumulate(part: Any, inputs: tuple, count: int, weights: list, statistics: list) -> tuple[list, list, tf.Tensor]:
+    """Runs `part` on `count` slices of `inputs`, one after the other: summed gradients, mean statistics, logits."""
+    size = tf.shape(inputs[0])[0]
+    divides = tf.debugging.assert_equal(size % count, 0, f"micro_batches={count} does not divide a replica's batch")
+    with tf.control_dependencies([divides]):
+        sliced = [tf.reshape(x, tf.concat([[count, size // count], tf.shape(x)[1:]], axis=0)) for x in inputs]
+    for x, whole in zip(sliced, inputs, strict=True):
+        static = whole.shape[0] // count if whole.shape[0] else None
+        x.set_shape([count, static, *whole.shape[1:]])
+
+    def body(index: tf.Tensor, gradients: list, means: list, logits: tf.TensorArray) -> tuple:
+        new_gradients, new_statistics, new_logits = part(*(x[index] for x in sliced))
+        return (
+            index + 1,
+            [total + new for total, new in zip(gradients, new_gradients, strict=True)],
+            [total + new / count for total, new in zip(means, new_statistics, strict=True)],
+            logits.write(index, new_logits),
+        )
+
+    zeros = [[tf.zeros_like(value) for value in values] for values in (weights, statistics)]
+    logits = tf.TensorArray(tf.float32, size=count)
+    _, gradients, means, logits = tf.while_loop(
+        lambda index, *_: index < count, body, (0, *zeros, logits), parallel_iterations=1
+    )
+    return gradients, means, logits.concat()
+
+
+def _place_in_global_batch(size: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
+    """Where this replica's `size` examples begin in the global batch, and how many that has; shares may be uneven."""
+    context = tf.distribute.get_replica_context()
+    if context.num_replicas_in_sync == 1:
+        return tf.zeros_like(size), size
+    mine = tf.one_hot(context.replica_id_in_sync_group, context.num_replicas_in_sync) * tf.cast(size, tf.float32)
+    sizes = tf.cast(context.all_reduce(tf.distribute.ReduceOp.SUM, mine), tf.int32)
+    before = tf.range(context.num_replicas_in_sync) < context.replica_id_in_sync_group
+    return tf.reduce_sum(tf.where(before, sizes, 0)), tf.reduce_sum(sizes)
+
+
+def _check_arguments(
+    stack: Any, cotraining: Any, steps_per_epoch: Any, ensembling: str, label_smoothing: float, micro_batches: int
+) -> None:
+    if not isinstance(stack, BranchStack):
+        raise InputError(f"CoTrainingModel trains a branch stack. Received: {stack!r}; pass divco_tf.build(...).")
+    if not isinstance(cotraining, CoTraining):
+        raise InputError(f"cotraining= is no CoTraining. Received: {cotraining!r}; pass CoTraining(loss='js', ...).")
+    if cotraining.warmup_epochs and steps_per_epoch is None and stack.split_factor > 1:
+        raise InputError(
+            f"The co-training weight ramps over epochs whose length is not known. Received: warmup_epochs="
+            f"{cotraining.warmup_epochs}, steps_per_epoch=None; pass steps_per_epoch."
+        )
+    if ensembling not in losses.ENSEMBLING:
+        raise InputError(f"Unknown ensembling. Received: {ensembling!r}; pass one of {', '.join(losses.ENSEMBLING)}.")
+    if not 0 <= label_smoothing < 1:
+        raise InputError(f"Label smoothing is not in [0, 1). Received: {label_smoothing}; 0.1 is usual.")
+    if not isinstance(micro_batches, int) or micro_batches < 1:
+        raise InputError(f"The number of micro-batches is below 1. Received: {micro_batches!r}; pass 1, 2, ...")

@@ -1,0 +1,243 @@
+"""An experiment: all that bears on the result of a training run, as one frozen dataclass, and its model_dir."""
+
+import dataclasses
+import json
+import pathlib
+import platform
+import typing
+import zlib
+from collections.abc import Mapping
+from importlib import metadata
+from typing import Any
+
+from divco_tf import files
+from divco_tf.data.datasets import Dataset, get_dataset
+from divco_tf.data.policies import ViewPolicy, get_policy
+from divco_tf.data.preprocessing import Preprocessing
+from divco_tf.data.sources import Source
+from divco_tf.errors import InputError
+from divco_tf.models.branch_stack import BranchStack, build
+from divco_tf.training.checkpoint import Checkpoint, Checkpoints
+from divco_tf.training.optimizers import OptimizerConfig
+from divco_tf.training.schedules import CoTraining, LearningRate
+
+WEIGHTS = ("last", "best", "ema")
+RECORD = "experiment.json"
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Experiment:
+    """What identifies a run. Where and how fast it computes (strategy, threads, data_dir, ...) is `train`'s.
+
+    Attributes:
+      backbone: name of a registered backbone.
+      dataset: name of a dataset.
+      split_factor: S.
+      overrides: fields of the large network's spec, set before it is divided.
+      divide_regularisers: False divides widths only.
+      image_size: pixels a side; None: the dataset's.
+      held_out: share of the training images, by hash, that is kept from training for choosing the best weights.
+      views: a view policy or the name of one; None: crops after padding by an eighth of the image's side, mirror
+        images except for digits.
+      identical_views: show every branch the same view.
+      mixup_alpha: of mixup's Beta distribution; 0 is off.
+      label_smoothing: in training.
+      cotraining: the co-training loss and its weight.
+      ensembling: how branches are combined.
+      optimizer, learning_rate: how weights are updated.
+      epochs, batch_size: of the run; the batch is the global one.
+      seed: of initial values, order, views, mixup and dropout.
+      precision: "float32", "mixed_bfloat16" or "mixed_float16".
+    """
+
+    backbone: str
+    dataset: str
+    split_factor: int = 1
+    overrides: Mapping[str, Any] = dataclasses.field(default_factory=dict)
+    divide_regularisers: bool = True
+    image_size: int | None = None
+    held_out: float = 0.0
+    views: ViewPolicy | str | None = None
+    identical_views: bool = False
+    mixup_alpha: float = 0.0
+    label_smoothing: float = 0.0
+    cotraining: CoTraining = CoTraining()
+    ensembling: str = "mean_logits"
+    optimizer: OptimizerConfig = OptimizerConfig()
+    learning_rate: LearningRate = LearningRate()
+    epochs: int = 1
+    batch_size: int = 128
+    seed: int = 0
+    precision: str = "float32"
+
+    def __post_init__(self) -> None:
+        get_dataset(self.dataset)
+        for name in ("epochs", "batch_size"):
+            value = getattr(self, name)
+            if isinstance(value, bool) or not isinstance(value, int) or value < 1:
+                raise InputError(f"{name} is no positive whole number. Received: {value!r}; pass 1 or more.")
+
+    @property
+    def facts(self) -> Dataset:
+        """The dataset's facts."""
+        return get_dataset(self.dataset)
+
+    @property
+    def preprocessing(self) -> Preprocessing:
+        """How images are prepared for evaluation and serving."""
+        return Preprocessing.for_dataset(self.facts, self.image_size)
+
+    @property
+    def view_policy(self) -> ViewPolicy:
+        """What is done to a training image."""
+        if self.views is None:
+            return ViewPolicy(pad=self.preprocessing.image_size // 8, flip=self.dataset != "digits")
+        return get_policy(self.views) if isinstance(self.views, str) else self.views
+
+    def build(self, num_classes: int) -> BranchStack:
+        """The experiment's stack with initial weights."""
+        size = self.preprocessing.image_size
+        return build(
+            self.backbone,
+            split_factor=self.split_factor,
+            num_classes=num_classes,
+            input_shape=(size, size, 3),
+            divide_regularisers=self.divide_regularisers,
+            precision=self.precision,
+            seed=self.seed,
+            **self.overrides,
+        )
+
+    def check_classes(self, source: Source) -> None:
+        """Refuses a source whose number of classes is not the dataset's.
+
+        Raises:
+          InputError: as said.
+        """
+        expected = self.facts.num_classes
+        if expected is not None and source.num_classes != expected:
+            raise InputError(
+                f"The data do not fit the dataset {self.dataset} of {expected} classes. "
+                f"Received: {source.num_classes} classes; choose the dataset that the folder holds."
+            )
+
+    def identity(self, source: Source) -> dict[str, Any]:
+        """What must be the same for a run to go on in a model_dir: this experiment, and the training data's labels."""
+        resolved = dataclasses.replace(self, views=self.view_policy, image_size=self.preprocessing.image_size)
+        data = {"images": len(source), "labels_crc32": zlib.crc32(source.labels.tobytes())}
+        content = {**dataclasses.asdict(resolved), "data": data}
+        return json.loads(json.dumps(content))
+
+
+@dataclasses.dataclass(frozen=True)
+class Run:
+    """A model_dir: the experiment in it, its classes, its checkpoints."""
+
+    model_dir: pathlib.Path
+    experiment: Experiment
+    class_names: tuple[str, ...]
+
+    @property
+    def checkpoints(self) -> Checkpoints:
+        """Those of the run."""
+        return Checkpoints(self.model_dir / "checkpoints")
+
+    def checkpoint(self, weights: str = "last") -> Checkpoint:
+        """The checkpoint with the weights "last" or "best".
+
+        Raises:
+          InputError: another word, or there is none.
+        """
+        if weights not in WEIGHTS:
+            raise InputError(f"Unknown weights. Received: {weights!r}; pass one of {', '.join(WEIGHTS)}.")
+        found = {"last": self.checkpoints.last, "best": self.checkpoints.best, "ema": lambda: None}[weights]()
+        if found is None:
+            why = {
+                "last": "no checkpoint has been written yet",
+                "best": "the run held no images out to choose by (held_out=0)",
+                "ema": "the run kept no moving average of its weights",
+            }[weights]
+            raise InputError(f"The run has no {weights} weights: {why}. Received: {self.model_dir}.")
+        return found
+
+
+def open_run(model_dir: str | pathlib.Path) -> Run:
+    """The run in `model_dir`.
+
+    Raises:
+      InputError: there is none.
+    """
+    model_dir = pathlib.Path(model_dir)
+    path = model_dir / RECORD
+    if not path.is_file():
+        raise InputError(
+            f"No run lies there ({RECORD} is missing). Received: {model_dir}; pass a model_dir of training."
+        )
+    record = json.loads(path.read_text())
+    experiment = {key: value for key, value in record["identity"].items() if key != "data"}
+    return Run(model_dir, _from_json(Experiment, experiment), tuple(record["class_names"]))
+
+
+def claim_model_dir(model_dir: pathlib.Path, experiment: Experiment, source: Source, *, extend: bool = False) -> Run:
+    """Makes `model_dir` the place of `experiment`, or finds it there already.
+
+    Raises:
+      InputError: another experiment lies there (the differences are named), or the folder cannot be written.
+    """
+    path = files.make_writable(model_dir, "model_dir") / RECORD
+    identity = experiment.identity(source)
+    if path.exists():
+        before = json.loads(path.read_text())["identity"]
+        different = [key for key in identity if identity[key] != before.get(key)]
+        longer = different == ["epochs"] and identity["epochs"] > before["epochs"]
+        if different and not (longer and extend):
+            told = "; ".join(_difference(key, before.get(key), identity[key]) for key in different)
+            way_out = "pass --extend to train it for more epochs" if longer else "choose another model_dir"
+            raise InputError(f"{model_dir} holds another experiment. Received: {told}; {way_out}.")
+    files.write_json(path, {"identity": identity, "class_names": list(source.class_names), "versions": versions()})
+    return Run(model_dir, experiment, source.class_names)
+
+
+def load(model_dir: str | pathlib.Path, *, weights: str = "last") -> BranchStack:
+    """The stack of a run with its trained weights.
+
+    Args:
+      model_dir: of `train`.
+      weights: "last", "best" (by the accuracy on held-out images) or "ema".
+
+    Returns:
+      The stack; its `weights_from` names the run, the weights and the step they are of.
+
+    Raises:
+      InputError: no run lies there, or it has no such weights.
+    """
+    run = open_run(model_dir)
+    checkpoint = run.checkpoint(weights)
+    stack = run.experiment.build(len(run.class_names))
+    checkpoint.restore({"stack": stack.variables}, partial=True)
+    stack.weights_from = f"{model_dir} {weights} step {checkpoint.step}"
+    return stack
+
+
+def versions() -> dict[str, str]:
+    """Versions of what a run computes with."""
+    packages = ("divco_tf", "tensorflow", "keras", "numpy", "numba")
+    return {"python": platform.python_version(), **{name: metadata.version(name) for name in packages}}
+
+
+def _from_json(kind: type, content: Mapping[str, Any]) -> Any:
+    """A dataclass from `dataclasses.asdict` that went through JSON: lists are tuples again, dicts dataclasses."""
+    hints, values = typing.get_type_hints(kind), {}
+    for key, value in content.items():
+        inner = [hint for hint in typing.get_args(hints[key]) or (hints[key],) if dataclasses.is_dataclass(hint)]
+        if isinstance(value, dict) and inner:
+            value = _from_json(inner[0], value)
+        values[key] = tuple(value) if isinstance(value, list) else value
+    return kind(**values)
+
+
+def _difference(key: str, before: Any, now: Any) -> str:
+    if isinstance(before, dict) and isinstance(now, dict):
+        names = [name for name in {**before, **now} if before.get(name) != now.get(name)]
+        return ", ".join(_difference(f"{key}.{name}", before.get(name), now.get(name)) for name in names)
+    return f"{key} {now!r} (there {before!r})"

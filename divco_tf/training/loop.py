@@ -1,0 +1,340 @@
+"""train(): one run of an experiment, from the first step or from where it was stopped.
+
+The loop is ours and not `fit`'s, so that its state is exact to the step: one tf.function around
+`strategy.run(model.train_step)`, batches that are a function of (seed, step), checkpoints between steps.
+"""
+
+import dataclasses
+import json
+import pathlib
+import time
+from collections.abc import Callable
+from typing import Any
+
+import tensorflow as tf
+
+from divco_tf import files
+from divco_tf.data.pipeline import ViewPipeline, reraise_input_error
+from divco_tf.data.sources import Source, open_source
+from divco_tf.errors import InputError, RunError
+from divco_tf.training.checkpoint import Checkpoints
+from divco_tf.training.cotraining import CoTrainingModel
+from divco_tf.training.evaluation import Evaluation, Predictor, score
+from divco_tf.training.experiment import Experiment, claim_model_dir
+from divco_tf.training.runtime import make_strategy
+
+METRICS = "metrics.json"
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Options:
+    """Where, how fast and how watched a run is: nothing here bears on its result.
+
+    Attributes:
+      strategy: "auto", "one_device" or "mirrored".
+      jit: XLA: "auto" (GPU and TPU), "on" or "off".
+      micro_batches: parts of a replica's batch, one after the other, to save memory.
+      threads: of the input pipeline; None: as many as there are cores.
+      checkpoint_every: steps between checkpoints; None: an epoch. The end has one always.
+      keep_checkpoints: how many of the last stay (the best stays besides).
+      evaluate_every: epochs between evaluations; 0: at the end only.
+      log_every: steps between TensorBoard's scalars.
+      progress_seconds: between lines of progress.
+      max_bad_steps: how many steps in a row whose loss or gradient is not finite are skipped before the run stops.
+      eval_batch_size: images a batch of evaluation.
+    """
+
+    strategy: str = "auto"
+    jit: str = "auto"
+    micro_batches: int = 1
+    threads: int | None = None
+    checkpoint_every: int | None = None
+    keep_checkpoints: int = 3
+    evaluate_every: int = 1
+    log_every: int = 20
+    progress_seconds: float = 5.0
+    max_bad_steps: int = 0
+    eval_batch_size: int = 500
+
+    def __post_init__(self) -> None:
+        for name in ("micro_batches", "keep_checkpoints", "log_every", "eval_batch_size", "checkpoint_every"):
+            value = getattr(self, name)
+            if value is not None and (not isinstance(value, int) or value < 1):
+                raise InputError(f"{name} is no positive whole number. Received: {value!r}; pass 1 or more.")
+
+
+def train(
+    experiment: Experiment,
+    *,
+    model_dir: str | pathlib.Path,
+    data_dir: str | None = None,
+    options: Options | None = None,
+    extend: bool = False,
+    operative_config: str | None = None,
+    report: Callable[[str], None] = print,
+) -> Evaluation:
+    """Trains `experiment` in `model_dir`; called again, goes on where it was stopped.
+
+    A run killed at any instant ends with the weights of an undisturbed one (same machine, one device).
+
+    Args:
+      experiment: what to train.
+      model_dir: of this run alone: experiment.json, metrics.json (a record an evaluation), checkpoints, TensorBoard.
+      data_dir: where the dataset lies.
+      options: where and how fast.
+      extend: train a finished run for more epochs, if that is the only difference.
+      operative_config: text that is kept in model_dir as config.gin.
+      report: called with each line of progress.
+
+    Returns:
+      The evaluation of the last weights on the test images.
+
+    Raises:
+      InputError: bad input; nothing has been written over then.
+      RunError: the loss or a gradient was not finite; the last good checkpoint stays.
+    """
+    run = _Run(experiment, pathlib.Path(model_dir), data_dir, options or Options(), extend, report)
+    if operative_config is not None:
+        files.write_text(run.model_dir / "config.gin", operative_config)
+    try:
+        run.train()
+    except tf.errors.OpError as error:
+        reraise_input_error(error)
+        raise
+    return run.finish()
+
+
+class _Run:
+    """A run's parts, put together once; `train` and `finish` are its life."""
+
+    def __init__(
+        self,
+        experiment: Experiment,
+        model_dir: pathlib.Path,
+        data_dir: str | None,
+        options: Options,
+        extend: bool,
+        report: Callable[[str], None],
+    ) -> None:
+        self.experiment, self.options, self.report, self.model_dir = experiment, options, report, model_dir
+        self.data_dir = data_dir
+        source = self._open("train")
+        experiment.check_classes(source)
+        self.pipeline = _pipeline(experiment, source)
+        self.steps_per_epoch = self.pipeline.steps_per_epoch
+        self.total_steps = experiment.epochs * self.steps_per_epoch
+        self.strategy = make_strategy(options.strategy)
+        self._check_shares()
+        with self.strategy.scope():
+            self.model = _model(experiment, source.num_classes, self.steps_per_epoch, options)
+        claim_model_dir(model_dir, experiment, source, extend=extend)
+        files.remove_unfinished(model_dir)
+        self.checkpoints = Checkpoints(model_dir / "checkpoints", keep=options.keep_checkpoints)
+        self.checkpoints.remove_unfinished()
+        self.state = {
+            "stack": self.model.stack.variables,
+            "optimizer": self.model.optimizer.variables,
+            "run": [self.model.step, self.model.bad_steps, *self.model.means.variables],
+        }
+        self.step = self._resume()
+        self._mark_best()  # a killed run may have saved its best without saying so
+        self.watch_split = "held_out" if experiment.held_out else "test"
+        self.predict = Predictor(self.model.stack, experiment.ensembling, strategy=self.strategy, jit=options.jit)
+        self._sources: dict[str, Source] = {}
+        self._writers = {
+            name: tf.summary.create_file_writer(str(model_dir / "tensorboard" / name))
+            for name in ("train", "evaluation")
+        }
+
+    def train(self) -> None:
+        """Runs the remaining steps, with logs, evaluations and checkpoints between them."""
+        step_function = self._step_function()
+        progress = _Progress(
+            self.step, self.total_steps, self.steps_per_epoch, self.options.progress_seconds, self.report
+        )
+        dataset = self.pipeline.dataset(self.step, self.total_steps, threads=self.options.threads)
+        bad_steps = tf.zeros([], tf.int64)
+        for batch in self.strategy.experimental_distribute_dataset(dataset):
+            before, bad_steps = bad_steps, step_function(batch)
+            # The step before last's: reading this one's would keep a GPU waiting.
+            self._check_finite(before)
+            self.step += 1
+            progress.show(self.step, self.model)
+            if self.step % self.options.log_every == 0 or self.step == self.total_steps:
+                self._log_training()
+            self._between_steps(bad_steps)
+        self._writers["train"].flush()
+
+    def finish(self) -> Evaluation:
+        """Evaluates the last weights on the test images."""
+        return self._evaluate("test")
+
+    def _open(self, split: str) -> Source:
+        experiment = self.experiment
+        size = experiment.preprocessing.image_size
+        return open_source(
+            experiment.dataset, split, data_dir=self.data_dir, held_out=experiment.held_out, image_size=size
+        )
+
+    def _check_shares(self) -> None:
+        parts = self.strategy.num_replicas_in_sync * self.options.micro_batches
+        if self.experiment.batch_size % parts:
+            raise InputError(
+                f"The batch does not divide into {self.strategy.num_replicas_in_sync} replicas of "
+                f"{self.options.micro_batches} micro-batches. Received: batch_size={self.experiment.batch_size}; "
+                f"a multiple of {parts} would work."
+            )
+
+    def _resume(self) -> int:
+        found = self.checkpoints.last()
+        if found is None:
+            return 0
+        found.restore(self.state)
+        self.report(f"going on from step {found.step} of {self.total_steps} ({found.path})")
+        return found.step
+
+    def _step_function(self) -> Callable[[Any], tf.Tensor]:
+        strategy, model = self.strategy, self.model
+
+        @tf.function
+        def step(batch: Any) -> tf.Tensor:
+            strategy.run(model.train_step, args=(batch,))
+            return tf.identity(model.bad_steps.value)
+
+        return step
+
+    def _check_finite(self, bad_steps: tf.Tensor) -> None:
+        if int(bad_steps) > self.options.max_bad_steps:
+            last = self.checkpoints.last()
+            kept = f"the last good checkpoint is {last.path}" if last else "no checkpoint has been written yet"
+            raise RunError(
+                f"The loss or a gradient is not finite. Received: {int(bad_steps)} such steps in a row at step "
+                f"{self.step}, max_bad_steps={self.options.max_bad_steps}; {kept}; a lower learning rate may help."
+            )
+
+    def _log_training(self) -> None:
+        values = {name: float(value) for name, value in self.model.means.result().items()}
+        values["learning_rate"] = float(self.model.optimizer.learning_rate)
+        values["cotraining_weight"] = float(self.model.cotraining_weight())
+        self.model.means.reset_state()
+        with self._writers["train"].as_default(step=self.step):
+            for name, value in values.items():
+                tf.summary.scalar(name, value)
+
+    def _between_steps(self, bad_steps: tf.Tensor) -> None:
+        """Evaluates and saves when it is time. Evaluation comes first: what a checkpoint is past has its record."""
+        options, last = self.options, self.step == self.total_steps
+        epoch, into_epoch = divmod(self.step, self.steps_per_epoch)
+        evaluates = last or bool(options.evaluate_every and not into_epoch and epoch % options.evaluate_every == 0)
+        chooses = evaluates and self.watch_split == "held_out"
+        saves = last or chooses or self.step % (options.checkpoint_every or self.steps_per_epoch) == 0
+        if evaluates or saves:
+            self._check_finite(bad_steps)
+        if evaluates:
+            self._evaluate(self.watch_split)
+        if saves:
+            self.checkpoints.save(self.step, self.state)
+        if chooses:
+            self._mark_best()
+
+    def _mark_best(self) -> None:
+        """Makes this step's checkpoint the best, if its accuracy on the held-out images is."""
+        record, checkpoint = self._record("held_out"), self.checkpoints.last()
+        if record and checkpoint:
+            self.checkpoints.mark_best(checkpoint, record["accuracy"])
+
+    def _records(self) -> list[dict[str, Any]]:
+        path = self.model_dir / METRICS
+        return json.loads(path.read_text()) if path.exists() else []
+
+    def _record(self, split: str) -> dict[str, Any] | None:
+        """This step's record of `split`, if it has been evaluated."""
+        return next((r for r in self._records() if (r["step"], r["split"]) == (self.step, split)), None)
+
+    def _evaluate(self, split: str) -> Evaluation:
+        """Evaluates and records, unless this step's record of the split is there already."""
+        known = self._record(split)
+        if known:
+            fields = {field.name: known[field.name] for field in dataclasses.fields(Evaluation)}
+            return Evaluation(**{**fields, "branch_accuracies": tuple(fields["branch_accuracies"])})
+        if split not in self._sources:
+            self._sources[split] = self._open(split)
+        evaluation = score(
+            self.predict,
+            self.experiment,
+            self._sources[split],
+            split=split,
+            batch_size=self.options.eval_batch_size,
+            weights=f"last step {self.step}",
+        )
+        epoch = self.step / self.steps_per_epoch
+        record = {"step": self.step, "epoch": epoch, **dataclasses.asdict(evaluation)}
+        files.write_json(self.model_dir / METRICS, [*self._records(), record])
+        with self._writers["evaluation"].as_default(step=self.step):
+            for name in ("accuracy", "negative_log_likelihood", "calibration_error"):
+                tf.summary.scalar(f"{split}/{name}", getattr(evaluation, name))
+            for branch, value in enumerate(evaluation.branch_accuracies):
+                tf.summary.scalar(f"{split}/branch{branch}_accuracy", value)
+        self._writers["evaluation"].flush()
+        self.report(
+            f"epoch {epoch:g}: {split} accuracy {evaluation.accuracy:.4f}, "
+            f"best branch {max(evaluation.branch_accuracies):.4f}, NLL {evaluation.negative_log_likelihood:.4f}"
+        )
+        return evaluation
+
+
+class _Progress:
+    """Lines of progress: losses, steps a second, time left."""
+
+    def __init__(
+        self, step: int, total_steps: int, steps_per_epoch: int, seconds: float, report: Callable[[str], None]
+    ) -> None:
+        self._total, self._steps_per_epoch, self._seconds, self._report = total_steps, steps_per_epoch, seconds, report
+        self._shown_step, self._shown_at = step, time.monotonic()
+
+    def show(self, step: int, model: CoTrainingModel) -> None:
+        """Reports, if the last report was long enough ago."""
+        now = time.monotonic()
+        if now - self._shown_at < self._seconds and step != self._total:
+            return
+        rate = (step - self._shown_step) / max(now - self._shown_at, 1e-9)
+        self._shown_step, self._shown_at = step, now
+        means = {name: float(value) for name, value in model.means.result().items()}
+        left = (self._total - step) / rate
+        losses = "  ".join(f"{name} {means[name]:.4f}" for name in ("loss", "cotraining", "accuracy"))
+        self._report(
+            f"step {step}/{self._total}  epoch {step / self._steps_per_epoch:.2f}  {losses}  "
+            f"{rate:.2f} steps/s  {left // 60:.0f}:{left % 60:02.0f} left"
+        )
+
+
+def _pipeline(experiment: Experiment, source: Source) -> ViewPipeline:
+    preprocessing = experiment.preprocessing
+    return ViewPipeline(
+        source,
+        batch_size=experiment.batch_size,
+        split_factor=experiment.split_factor,
+        seed=experiment.seed,
+        policy=experiment.view_policy,
+        mean=preprocessing.mean,
+        std=preprocessing.std,
+        image_size=preprocessing.image_size,
+        mixup_alpha=experiment.mixup_alpha,
+        identical_views=experiment.identical_views,
+    )
+
+
+def _model(experiment: Experiment, num_classes: int, steps_per_epoch: int, options: Options) -> CoTrainingModel:
+    model = CoTrainingModel(
+        experiment.build(num_classes),
+        cotraining=experiment.cotraining,
+        steps_per_epoch=steps_per_epoch,
+        ensembling=experiment.ensembling,
+        label_smoothing=experiment.label_smoothing,
+        micro_batches=options.micro_batches,
+        jit=options.jit,
+        seed=experiment.seed,
+    )
+    schedule = experiment.learning_rate.resolve(epochs=experiment.epochs, steps_per_epoch=steps_per_epoch)
+    model.compile(experiment.optimizer.build(schedule, split_factor=experiment.split_factor))
+    return model

@@ -1,0 +1,110 @@
+"""What a trained ensemble is judged by: numpy functions of probabilities, over a whole set of images at once."""
+
+import numpy as np
+
+from divco_tf.errors import InputError
+
+_SMALLEST = float(np.finfo(np.float32).tiny)
+
+
+def accuracy(probabilities: np.ndarray, labels: np.ndarray) -> float:
+    """The share of images whose most probable class is the right one.
+
+    Args:
+      probabilities: `[N, K]`.
+      labels: class numbers `[N]`.
+
+    Raises:
+      InputError: shapes, types or values that do not fit, or no image at all (so for every metric here).
+    """
+    probabilities, labels = _checked(probabilities, labels)
+    return float(np.mean(probabilities.argmax(axis=1) == labels))
+
+
+def negative_log_likelihood(probabilities: np.ndarray, labels: np.ndarray) -> float:
+    """Mean of -log p(right class), in nats.
+
+    A probability of 0 counts as the smallest normal float32, 1.2e-38 (87.3 nats): the result stays finite,
+    and the same whether probabilities underflowed before they came here or not.
+
+    Args:
+      probabilities: `[N, K]`, each row summing to 1.
+      labels: class numbers `[N]`.
+    """
+    probabilities, labels = _checked(probabilities, labels)
+    of_right_class = probabilities[np.arange(len(labels)), labels]
+    return float(-np.mean(np.log(np.maximum(of_right_class, _SMALLEST))))
+
+
+def expected_calibration_error(probabilities: np.ndarray, labels: np.ndarray, *, bins: int = 15) -> float:
+    """Mean distance between confidence and accuracy (ECE; Guo et al. 2017, arXiv 1706.04599, section 2).
+
+    Images are put into `bins` bins of equal width by the probability of their most probable class, bin m
+    holding ((m - 1) / bins, m / bins]; the result is the mean over images of |accuracy - mean confidence|
+    of their bin.
+
+    Args:
+      probabilities: `[N, K]`, each row summing to 1.
+      labels: class numbers `[N]`.
+      bins: how many; the paper and most others take 15.
+    """
+    if isinstance(bins, bool) or not isinstance(bins, int) or bins < 1:
+        raise InputError(f"The number of bins is no positive whole number. Received: {bins!r}; pass 15, for instance.")
+    probabilities, labels = _checked(probabilities, labels)
+    confidence = probabilities.max(axis=1)
+    correct = probabilities.argmax(axis=1) == labels
+    bin_of_image = np.clip(np.ceil(confidence * bins).astype(int) - 1, 0, bins - 1)
+    gaps = np.bincount(bin_of_image, weights=correct - confidence, minlength=bins)
+    return float(np.abs(gaps).sum() / len(labels))
+
+
+def disagreement(branch_probabilities: np.ndarray) -> np.ndarray:
+    """Jensen-Shannon divergence between the branches' predictions, in nats: 0 (all agree) to log(S).
+
+    Args:
+      branch_probabilities: `[N, S, K]`, each row summing to 1.
+
+    Returns:
+      float64 `[N]`.
+    """
+    branches = _checked_probabilities(branch_probabilities, rank=3, shape="[N, S, K]")
+    return _entropy(branches.mean(axis=1)) - _entropy(branches).mean(axis=1)
+
+
+def _entropy(probabilities: np.ndarray) -> np.ndarray:
+    # 0 log 0 = 0
+    return -np.sum(probabilities * np.log(np.where(probabilities > 0, probabilities, 1)), axis=-1)
+
+
+def _checked(probabilities: np.ndarray, labels: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    probabilities = _checked_probabilities(probabilities, rank=2, shape="[N, K]")
+    labels = np.asarray(labels)
+    if labels.shape != probabilities.shape[:1] or labels.dtype.kind not in "iu":
+        raise InputError(
+            f"Labels do not fit the probabilities. Received: labels {labels.dtype} {list(labels.shape)}, "
+            f"probabilities {list(probabilities.shape)}; pass one class number (an integer) an image."
+        )
+    num_classes = probabilities.shape[1]
+    if labels.min() < 0 or labels.max() >= num_classes:
+        raise InputError(
+            f"A label is no class of the probabilities. Received: labels {labels.min()} to {labels.max()}, "
+            f"{num_classes} classes; pass labels from 0 to {num_classes - 1}."
+        )
+    return probabilities, labels
+
+
+def _checked_probabilities(probabilities: np.ndarray, *, rank: int, shape: str) -> np.ndarray:
+    probabilities = np.asarray(probabilities)
+    if probabilities.ndim != rank or probabilities.size == 0 or probabilities.dtype.kind not in "fiu":
+        raise InputError(
+            f"Probabilities have the wrong shape or type, or there are none. Received: {probabilities.dtype} "
+            f"{list(probabilities.shape)}; pass floats {shape}, at least one image."
+        )
+    probabilities = probabilities.astype(np.float64)
+    # The margin is for the rounding of float16. What is not within it (logits, NaN) is no probability.
+    if not np.all((probabilities >= 0) & (probabilities <= 1 + 1e-3)):
+        raise InputError(
+            f"Probabilities lie outside 0..1. Received: values from {probabilities.min()} to {probabilities.max()}; "
+            "pass probabilities (the softmax of logits)."
+        )
+    return probabilities

@@ -1,0 +1,31 @@
+"""Fixtures of the whole suite."""
+
+import os
+import pathlib
+
+os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
+
+import pytest
+import tensorflow as tf
+
+# Two logical devices, so that MirroredStrategy has replicas; it must be said before TensorFlow starts up.
+_CPU = tf.config.list_physical_devices("CPU")[0]
+tf.config.set_logical_device_configuration(_CPU, [tf.config.LogicalDeviceConfiguration()] * 2)
+
+SHARED_DATA = pathlib.Path(__file__).resolve().parents[2] / "shared" / "data" / "tfds"
+SHARED_ABSENT = "shared data is absent"
+
+
+@pytest.fixture(scope="session")
+def cifar10_dir() -> str:
+    """Folder of a prepared TFDS CIFAR-10, beside the checkout; skips where there is none."""
+    if not (SHARED_DATA / "cifar10").is_dir():
+        pytest.skip(SHARED_ABSENT)
+    return str(SHARED_DATA)
+
+
+def pytest_terminal_summary(terminalreporter) -> None:
+    """Says how many tests were skipped because shared data is absent."""
+    skipped = terminalreporter.stats.get("skipped", [])
+    absent = sum(SHARED_ABSENT in str(report.longrepr) for report in skipped)
+    terminalreporter.write_line(f"skipped because shared data is absent: {absent}")

@@ -1,0 +1,46 @@
+"""The tables of view policies."""
+
+import dataclasses
+import json
+
+import pytest
+
+from divco_tf.data.policies import POLICIES, Erasing, ViewPolicy, get_policy
+from divco_tf.errors import InputError
+from tests.reference import load_json
+
+
+@pytest.mark.parametrize(
+    ("name", "area", "aspect"),
+    [
+        ("cifar10", "0.125-0.2", "0.99-1.0"),
+        ("cifar100", "0.0625-0.1", "0.99-1.0"),
+        ("svhn", "0.125-0.25", "0.9-1.1"),
+    ],
+)
+def test_erasing_ranges_are_the_references(name, area, aspect):
+    [told] = [row for row in load_json("augmentation.json")["train_transforms_in_order"][name] if "erasing" in row]
+    erasing = POLICIES[f"{name}_no_autoaugment"].erasing
+    assert area in told and aspect in told
+    assert erasing.area == tuple(map(float, area.split("-")))
+    assert erasing.aspect == tuple(map(float, aspect.split("-")))
+    assert erasing.probability == 0.5
+
+
+def test_policies_survive_json():
+    for policy in POLICIES.values():
+        record = json.loads(json.dumps(dataclasses.asdict(policy)))
+        erasing = record.pop("erasing")
+        if erasing is not None:
+            erasing = Erasing(**{name: tuple(v) if isinstance(v, list) else v for name, v in erasing.items()})
+        assert ViewPolicy(**record, erasing=erasing) == policy
+
+
+def test_values_out_of_range_are_refused():
+    for wrong in ({"probability": 1.5}, {"area": (0.3, 0.2)}, {"area": (0.5, 1.5)}, {"aspect": (0.0, 1.0)}):
+        with pytest.raises(InputError, match="Received"):
+            Erasing(**wrong)
+    with pytest.raises(InputError, match="Received: -1"):
+        ViewPolicy(pad=-1)
+    with pytest.raises(InputError, match=r"Received: crop_flop\. Did you mean crop_flip"):
+        get_policy("crop_flop")

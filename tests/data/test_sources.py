@@ -1,0 +1,261 @@
+"""Digits, prepared data and image folders as sources."""
+
+import hashlib
+import shutil
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from PIL import Image
+
+from divco_tf.data import sources
+from divco_tf.data.datasets import get_dataset
+from divco_tf.data.preprocessing import Preprocessing
+from divco_tf.data.sources import ArraySource, ImageFolder, in_split, open_source, shares
+from divco_tf.errors import InputError
+from tests.data.images import image_folder, photograph
+
+keys = st.lists(st.text(min_size=1, max_size=8), unique=True, max_size=60)
+
+
+@settings(deadline=None)
+@given(keys=keys, held_out=st.floats(0, 0.99), test_share=st.floats(0, 0.99))
+def test_splits_are_disjoint_and_together_everything(keys, held_out, test_share):
+    parts = [in_split(keys, split, held_out=held_out, test_share=test_share) for split in ("train", "held_out", "test")]
+    assert (np.sum(parts, axis=0) == 1).all()
+
+
+@given(keys=keys, seed=st.integers(0, 99))
+def test_a_share_depends_on_the_key_alone(keys, seed):
+    order = np.random.default_rng(seed).permutation(len(keys))
+    shuffled = shares([keys[i] for i in order], purpose="held_out")
+    np.testing.assert_array_equal(shuffled, shares(keys, purpose="held_out")[order])
+    assert (shuffled >= 0).all() and (shuffled < 1).all()
+
+
+def test_shares_are_the_same_on_every_machine():
+    digest = hashlib.blake2b(b"test/cat/1.png", digest_size=8).digest()
+    assert shares(["cat/1.png"], purpose="test")[0] == (int.from_bytes(digest, "little") >> 11) / 2**53
+    # A name that macOS hands out decomposed.
+    assert shares(["caf\u00e9"], purpose="test") == shares(["cafe\u0301"], purpose="test")
+
+
+def test_shares_are_uniform_and_independent_between_purposes():
+    numbers = [str(index) for index in range(4000)]
+    held, tested = shares(numbers, purpose="held_out"), shares(numbers, purpose="test")
+    assert abs(held.mean() - 0.5) < 0.02 and abs(np.corrcoef(held, tested)[0, 1]) < 0.07
+
+
+def test_digits_are_scikit_learns_in_grey_rgb():
+    from sklearn.datasets import load_digits
+
+    parts = {split: open_source("digits", split, held_out=0.1) for split in ("train", "held_out", "test")}
+    assert sum(map(len, parts.values())) == 1797
+    assert 300 < len(parts["test"]) < 420 and 100 < len(parts["held_out"]) < 190
+    stored = {image.astype(np.uint8).tobytes() for image in load_digits().images}
+    for source in parts.values():
+        image = source.read(3)
+        assert image.shape == (8, 8, 3) and image.dtype == np.uint8
+        assert (image[..., :1] == image).all()
+        assert np.rint(image[..., 0] * (16 / 255)).astype(np.uint8).tobytes() in stored
+        assert source.labels.dtype == np.int64 and source.num_classes == 10
+        np.testing.assert_array_equal(source.read_batch(np.array([2, 3]))[1], image)
+
+
+def test_the_test_split_does_not_depend_on_what_is_held_out():
+    plain, held = (open_source("digits", "test", held_out=share) for share in (0.0, 0.3))
+    np.testing.assert_array_equal(plain.images, held.images)
+
+
+def test_images_in_memory_take_another_size():
+    source = open_source("digits", "test", image_size=16)
+    original = open_source("digits", "test").read(0)
+    expected = np.asarray(Image.fromarray(original).resize((16, 16), Image.Resampling.BICUBIC)).astype(int)
+    assert source.image_size == 16 and np.abs(source.read(0) - expected).max() <= 2
+
+
+def test_cifar10_is_read_from_prepared_data(cifar10_dir):
+    held = open_source("cifar10", "held_out", data_dir=cifar10_dir, held_out=0.02)
+    assert 850 < len(held) < 1150
+    assert held.read(0).shape == (32, 32, 3) and held.class_names[0] == "airplane"
+    test = open_source("cifar10", "test", data_dir=cifar10_dir)
+    assert len(test) == 10_000
+    np.testing.assert_array_equal(np.bincount(test.labels), [1000] * 10)
+
+
+def test_held_out_images_are_those_that_training_lacks(cifar10_dir, monkeypatch):
+    chosen = {}
+
+    def read(builder, splits, mine, size):
+        chosen[splits, mine.sum()] = mine
+        return np.zeros((mine.sum(), size, size, 3), np.uint8), np.zeros(mine.sum(), np.int64)
+
+    monkeypatch.setattr(sources, "_read_tfds", read)
+    for split in ("train", "held_out"):
+        open_source("cifar10", split, data_dir=cifar10_dir, held_out=0.1)
+    train, held = chosen.values()
+    assert (train != held).all() and len(train) == 50_000
+
+
+@pytest.mark.parametrize(
+    ("arguments", "line"),
+    [
+        ({"dataset": "cifar11"}, r"Received: cifar11\. Did you mean cifar10"),
+        ({"split": "trian"}, r"Received: trian\. Did you mean train"),
+        ({"split": "held_out"}, "held_out=0; held_out=0.1 would"),
+        ({"held_out": 1.0}, r"Received: 1\.0"),
+        ({"image_size": 0}, "Received: 0"),
+        ({"dataset": "cifar10"}, "Received: no data_dir"),
+        ({"dataset": "cifar10", "data_dir": "nowhere"}, "Received: nowhere"),
+        ({"dataset": "imagenet"}, "Received: none"),
+        ({"dataset": "image_folder", "data_dir": "nowhere"}, "does not exist. Received: nowhere"),
+    ],
+)
+def test_wrong_arguments_get_one_line(arguments, line):
+    with pytest.raises(InputError, match=line) as caught:
+        open_source(**{"dataset": "digits", "split": "train"} | arguments)
+    assert "\n" not in str(caught.value)
+
+
+def test_a_dataset_that_is_not_prepared_is_named_with_those_that_are(tmp_path):
+    (tmp_path / "cifar10" / "3.0.2").mkdir(parents=True)
+    (tmp_path / "cifar10" / "3.0.2" / "dataset_info.json").write_text("{}")
+    with pytest.raises(InputError, match=r"cifar100 is not prepared.*with cifar10"):
+        open_source("cifar100", "train", data_dir=str(tmp_path))
+
+
+def test_broken_prepared_data_gets_one_line(tmp_path, cifar10_dir):
+    copy = tmp_path / "cifar10"
+    shutil.copytree(f"{cifar10_dir}/cifar10", copy, copy_function=shutil.copyfile)
+    record = copy / "3.0.2" / "cifar10-test.tfrecord-00000-of-00001"
+    record.write_bytes(record.read_bytes()[:5000])
+    with pytest.raises(InputError, match="cifar10 cannot be read") as caught:
+        open_source("cifar10", "test", data_dir=str(tmp_path))
+    assert "\n" not in str(caught.value)
+
+
+def test_a_folder_is_parted_the_same_way_in_any_order_and_place(tmp_path):
+    here, there = tmp_path / "here", tmp_path / "elsewhere" / "there"
+    image_folder(here)
+    for file in sorted(here.rglob("*.*"), reverse=True):
+        (there / file.relative_to(here)).parent.mkdir(parents=True, exist_ok=True)
+        shutil.copy(file, there / file.relative_to(here))
+    parts = {}
+    for split in ("train", "held_out", "test"):
+        first, second = (
+            open_source("image_folder", split, data_dir=str(folder), held_out=0.3, image_size=8)
+            for folder in (here, there)
+        )
+        assert first.paths == second.paths and first.paths
+        assert first.class_names == ("class0", "class1", "class2")
+        assert [f"class{label}" for label in first.labels] == [path.split("/")[0] for path in first.paths]
+        parts[split] = set(first.paths)
+    assert len(set().union(*parts.values())) == sum(map(len, parts.values())) == 36
+
+
+def test_a_folder_with_train_and_validation_is_taken_as_it_is(tmp_path):
+    image_folder(tmp_path / "train")
+    image_folder(tmp_path / "validation", images=2)
+    for dataset in ("image_folder", "imagenet"):
+        sizes = [
+            len(open_source(dataset, split, data_dir=str(tmp_path), held_out=held_out, image_size=8))
+            for split, held_out in (("train", 0.0), ("test", 0.0), ("train", 0.3), ("held_out", 0.3))
+        ]
+        assert sizes[0] == 36 == sizes[2] + sizes[3] and sizes[1] == 6 and sizes[3] > 0
+
+
+def test_an_image_of_a_folder_is_what_evaluation_would_see(tmp_path):
+    image_folder(tmp_path)
+    source = open_source("image_folder", "test", data_dir=str(tmp_path), image_size=16)
+    preprocessing = Preprocessing.for_dataset(get_dataset("image_folder"), 16)
+    for index in range(len(source)):
+        stored = source.read_stored(index)
+        assert stored.shape == np.asarray(Image.open(tmp_path / source.paths[index])).shape
+        np.testing.assert_array_equal(source.read(index), preprocessing.resized(stored[None])[0])
+
+
+def test_hidden_files_are_ignored_and_subfolders_read(tmp_path):
+    image_folder(tmp_path, classes=2)
+    (tmp_path / ".git").mkdir()
+    (tmp_path / "class0" / ".DS_Store").write_text("rubbish")
+    (tmp_path / "README.txt").write_text("beside the classes, not in one")
+    (tmp_path / "class0" / "deeper").mkdir()
+    photograph(20, 20).save(tmp_path / "class0" / "deeper" / "x.png")
+    parts = [open_source("image_folder", split, data_dir=str(tmp_path), image_size=8) for split in ("train", "test")]
+    paths = [path for part in parts for path in part.paths]
+    assert len(paths) == 25 and "class0/deeper/x.png" in paths
+
+
+def remove_classes(root):
+    for folder in root.iterdir():
+        shutil.rmtree(folder)
+
+
+@pytest.mark.parametrize(
+    ("spoil", "line"),
+    [
+        (remove_classes, "has no classes. Received: {root};"),
+        (lambda root: [shutil.rmtree(root / f"class{i}") for i in (1, 2)], "only one class, class0. Received: {root};"),
+        (lambda root: (root / "empty").mkdir(), "A class has no images. Received: {root}/empty;"),
+        (
+            lambda root: (root / "class1" / "notes.txt").write_text("text"),
+            "no JPEG or PNG image. Received: {root}/class1/n",
+        ),
+        (
+            lambda root: (root / "class1" / "zero.jpg").touch(),
+            "no JPEG or PNG image. Received: {root}/class1/zero.jpg;",
+        ),
+    ],
+    ids=["no classes", "one class", "empty class", "no image", "empty file"],
+)
+def test_a_folder_that_cannot_be_used_is_refused_by_name(tmp_path, spoil, line):
+    spoil(image_folder(tmp_path))
+    with pytest.raises(InputError) as caught:
+        open_source("image_folder", "train", data_dir=str(tmp_path))
+    assert line.format(root=tmp_path) in str(caught.value) and "\n" not in str(caught.value)
+
+
+def test_a_validation_class_that_training_lacks_is_named(tmp_path):
+    image_folder(tmp_path / "train", classes=2)
+    image_folder(tmp_path / "validation", classes=3)
+    with pytest.raises(InputError, match=r"not in train.*class2"):
+        open_source("image_folder", "test", data_dir=str(tmp_path))
+
+
+def test_a_split_without_images_is_refused(tmp_path):
+    image_folder(tmp_path, images=1)
+    with pytest.raises(InputError, match="Too few images for split"):
+        for split in ("train", "test"):
+            open_source("image_folder", split, data_dir=str(tmp_path))
+
+
+def test_a_truncated_image_is_named_when_it_is_read(tmp_path):
+    file = image_folder(tmp_path) / "class1" / "1.jpg"
+    file.write_bytes(file.read_bytes()[:400])
+    sources = [open_source("image_folder", split, data_dir=str(tmp_path), image_size=8) for split in ("train", "test")]
+    [source] = [source for source in sources if "class1/1.jpg" in source.paths]
+    with pytest.raises(InputError, match=r"cannot be read.*Received: .*class1/1\.jpg;") as caught:
+        source.read(source.paths.index("class1/1.jpg"))
+    assert "\n" not in str(caught.value)
+
+
+def test_an_image_that_vanished_is_named(tmp_path):
+    source = ImageFolder(tmp_path, ["gone.jpg"], [0], ["a", "b"], Preprocessing(8, (0.0,) * 3, (1.0,) * 3))
+    with pytest.raises(InputError, match=r"No such file.*Received: .*gone\.jpg;"):
+        source.read(0)
+
+
+@pytest.mark.parametrize(
+    ("images", "labels"),
+    [
+        (np.zeros((2, 4, 4, 3)), [0, 1]),
+        (np.zeros((2, 4, 5, 3), np.uint8), [0, 1]),
+        (np.zeros((2, 4, 4, 3), np.uint8), [0]),
+        (np.zeros((2, 4, 4, 3), np.uint8), [0, 2]),
+    ],
+    ids=["float", "not square", "a label missing", "label out of range"],
+)
+def test_arrays_that_do_not_fit_are_refused(images, labels):
+    with pytest.raises(InputError, match="Received"):
+        ArraySource(images, np.array(labels), ("a", "b"))

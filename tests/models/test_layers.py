@@ -1,0 +1,197 @@
+import keras
+import numpy as np
+import pytest
+import tensorflow as tf
+
+from divco_tf.errors import InputError
+from divco_tf.models import draws, layers
+
+RNG = np.random.default_rng(0)
+IMAGES = (2 * RNG.standard_normal((4, 5, 6, 3)) + 1).astype(np.float32)
+OUTER = RNG.standard_normal(IMAGES.shape).astype(np.float32)
+
+
+def norms(dtype: str = "float32", **options) -> tuple[keras.layers.Layer, keras.layers.Layer]:
+    """Ours and Keras's, with the same values."""
+    pair = []
+    for kind in (layers.BatchNormalization, keras.layers.BatchNormalization):
+        layer = kind(momentum=0.9, epsilon=1e-5, dtype=dtype, **options)
+        layer.build(IMAGES.shape)
+        rng = np.random.default_rng(1)
+        for variable in layer.variables:
+            variable.assign(0.5 + rng.random(variable.shape))
+        pair.append(layer)
+    return tuple(pair)
+
+
+def outputs_and_gradients(layer, images, *, training: bool, jit: bool = False) -> list[np.ndarray]:
+    """Outputs and the gradients of images and weights, for a fixed gradient of the outputs."""
+
+    def compute(images: tf.Tensor) -> list[tf.Tensor]:
+        weights = [variable.value for variable in layer.trainable_variables]
+        with tf.GradientTape() as tape:
+            tape.watch(images)
+            outputs = layer(images, training=training)
+            loss = tf.reduce_sum(tf.cast(outputs, tf.float32) * OUTER)
+        return [outputs, *tape.gradient(loss, [images, *weights])]
+
+    function = tf.function(compute, jit_compile=True) if jit else compute
+    return [np.asarray(tf.cast(value, tf.float32)) for value in function(tf.cast(images, layer.compute_dtype))]
+
+
+@pytest.mark.parametrize("jit", [False, True])
+@pytest.mark.parametrize("training", [False, True])
+@pytest.mark.parametrize("options", [{}, {"scale": False}, {"center": False}], ids=str)
+def test_fused_normalisation_is_kerass(training, jit, options):
+    ours, keras_own = norms(**options)
+    expected = outputs_and_gradients(keras_own, IMAGES, training=training)
+    for value, reference in zip(outputs_and_gradients(ours, IMAGES, training=training, jit=jit), expected, strict=True):
+        np.testing.assert_allclose(value, reference, rtol=2e-5, atol=2e-5)
+
+
+@pytest.mark.parametrize("jit", [False, True])
+def test_the_running_variance_is_the_unbiased_one(jit):
+    ours, _ = norms()
+    mean, variance = (variable.numpy() for variable in (ours.moving_mean, ours.moving_variance))
+    tf.function(lambda images: ours(images, training=True), jit_compile=jit)(IMAGES)
+    pixels = IMAGES.reshape(-1, 3).astype(np.float64)
+    np.testing.assert_allclose(ours.moving_mean, 0.9 * mean + 0.1 * pixels.mean(0), rtol=1e-5)
+    np.testing.assert_allclose(ours.moving_variance, 0.9 * variance + 0.1 * pixels.var(0, ddof=1), rtol=1e-5)
+
+
+@pytest.mark.parametrize("trainable", [False, True])
+def test_statistics_move_in_training_of_a_trainable_layer_only(trainable):
+    ours, keras_own = norms()
+    ours.trainable = keras_own.trainable = trainable
+    before = ours.moving_mean.numpy()
+    ours(IMAGES, training=False)
+    np.testing.assert_array_equal(ours.moving_mean, before)
+    np.testing.assert_allclose(ours(IMAGES, training=True), keras_own(IMAGES, training=True), rtol=1e-5, atol=1e-5)
+    assert np.array_equal(ours.moving_mean, before) == (not trainable)
+
+
+@pytest.mark.parametrize("precision", ["mixed_bfloat16", "mixed_float16"])
+@pytest.mark.parametrize("training", [False, True])
+def test_low_precision_keeps_statistics_in_float32(precision, training):
+    ours, keras_own = norms(precision)
+    values = outputs_and_gradients(ours, IMAGES, training=training)
+    expected = outputs_and_gradients(norms()[0], IMAGES, training=training)
+    for value, reference in zip(values, expected, strict=True):
+        np.testing.assert_allclose(value, reference, rtol=0.05, atol=0.1)
+    keras_own(tf.cast(IMAGES, keras_own.compute_dtype), training=training)
+    assert ours(IMAGES, training=training).dtype == ours.compute_dtype
+    assert ours.moving_variance.dtype == "float32"
+
+
+@pytest.mark.parametrize(
+    ("options", "images"),
+    [
+        ({"synchronized": True}, IMAGES),
+        ({"axis": 1}, IMAGES),
+        ({"dtype": "float64"}, IMAGES.astype(np.float64)),
+        ({}, IMAGES[:, 0, 0]),
+    ],
+    ids=["synchronized", "another axis", "float64", "rank 2"],
+)
+def test_what_the_fused_op_cannot_do_goes_kerass_way(options, images, monkeypatch):
+    monkeypatch.setattr(keras.layers.BatchNormalization, "call", lambda self, inputs, **_: inputs + 1)
+    np.testing.assert_array_equal(layers.BatchNormalization(**options)(images, training=False), images + 1)
+
+
+def test_normalisation_saves_and_loads(tmp_path):
+    image = keras.Input((5, 6, 3))
+    model = keras.Model(image, layers.norm(image, name="norm"))
+    model.layers[-1].moving_mean.assign([1.0, 2.0, 3.0])
+    model.save(tmp_path / "m.keras")
+    loaded = keras.models.load_model(tmp_path / "m.keras")
+    assert isinstance(loaded.layers[-1], layers.BatchNormalization)
+    np.testing.assert_array_equal(loaded(IMAGES), model(IMAGES))
+
+
+@pytest.mark.parametrize("stride", [1, 2])
+@pytest.mark.parametrize("side", [7, 8])
+@pytest.mark.parametrize("kernel_size", [1, 3, 5])
+def test_convolution_pads_both_sides_alike(stride, side, kernel_size):
+    image = keras.Input((side, side, 2))
+    model = keras.Model(image, layers.conv(image, 3, kernel_size, stride=stride, name="conv"))
+    images = RNG.standard_normal((1, side, side, 2)).astype(np.float32)
+    pad = kernel_size // 2
+    padded = np.pad(images, ((0, 0), (pad, pad), (pad, pad), (0, 0)))
+    expected = tf.nn.conv2d(padded, model.get_layer("conv").kernel.value, stride, "VALID")
+    np.testing.assert_allclose(model(images), expected, rtol=1e-5, atol=1e-5)
+    assert model.output.shape == (None, -(-side // stride), -(-side // stride), 3)
+
+
+def test_a_shortcut_pools_real_pixels_only():
+    image = keras.Input((3, 3, 1))
+    model = keras.Model(image, layers.shortcut(image, 1, stride=2, name="s"))
+    model.get_layer("s.1").kernel.assign(np.ones((1, 1, 1, 1)))
+    pooled = model(np.arange(9, dtype=np.float32).reshape(1, 3, 3, 1)).numpy()[0, ..., 0]
+    np.testing.assert_allclose(pooled, [[2, 3.5], [6.5, 8]], rtol=1e-4)
+
+
+def test_a_residual_takes_a_shortcut_where_shapes_differ():
+    image = keras.Input((4, 4, 8))
+    same = keras.Model(image, layers.residual(image, image, stride=1, name="a"))
+    assert [layer.name for layer in same.layers[1:]] == ["a.add", "a.relu"]
+    other = layers.conv(image, 16, 1, name="b.conv")
+    assert "b.downsample.0" in [
+        layer.name for layer in keras.Model(image, layers.residual(image, other, stride=1, name="b")).layers
+    ]
+
+
+def dropped(shape=(64, 10, 10), rate: float = 0.3, *, name: str = "dropout", step: int = 0, positions=None, **options):
+    """A layer's mask on ones."""
+    positions = tf.range(shape[0]) if positions is None else positions
+    key = draws.draw_keys(seed=3, step=tf.constant(step), branch=0, positions=positions)
+    return layers.Dropout(rate, name=name)(tf.ones(shape), draw=key, **{"training": True, **options}).numpy()
+
+
+def test_dropout_is_the_identity_in_evaluation_and_at_rate_0():
+    np.testing.assert_array_equal(dropped(training=False), np.ones((64, 10, 10)))
+    np.testing.assert_array_equal(dropped(rate=0.0), np.ones((64, 10, 10)))
+
+
+@pytest.mark.parametrize("rate", [0.0125, 0.3, 0.9])
+def test_dropout_zeroes_at_its_rate_and_keeps_the_mean(rate):
+    mask = dropped((256, 20, 20), rate)
+    size = mask.size
+    assert abs(np.mean(mask == 0) - rate) < 5 * np.sqrt(rate * (1 - rate) / size)
+    np.testing.assert_allclose(mask[mask > 0], 1 / (1 - rate), rtol=1e-6)
+
+
+def test_a_mask_belongs_to_its_step_layer_and_position():
+    mask = dropped()
+    np.testing.assert_array_equal(mask, dropped())
+    np.testing.assert_array_equal(mask[5:9], dropped((4, 10, 10), positions=tf.range(5, 9)))
+    for other in (dropped(step=1), dropped(name="dropout2"), np.roll(mask, 1, axis=0)):
+        agreement = np.mean((mask == 0) == (other == 0))
+        assert abs(agreement - (0.3**2 + 0.7**2)) < 5 * 0.5 / np.sqrt(mask.size)
+
+
+def test_dropout_without_keys_uses_the_global_generator():
+    layer = layers.Dropout(0.5)
+    tf.random.set_seed(0)
+    first, second = (layer(tf.ones([8, 100]), training=True).numpy() for _ in range(2))
+    assert 0.3 < np.mean(first == 0) < 0.7
+    assert not np.array_equal(first, second)
+
+
+def test_dropout_saves_and_loads(tmp_path):
+    image = keras.Input((3,))
+    model = keras.Model(image, layers.Dropout(0.25, name="d")(image))
+    model.save(tmp_path / "m.keras")
+    assert keras.models.load_model(tmp_path / "m.keras").get_layer("d").rate == 0.25
+
+
+@pytest.mark.parametrize("rate", [-0.1, 1, 1.5])
+def test_a_dropout_rate_is_a_probability_below_1(rate):
+    with pytest.raises(InputError, match=rf"dropout rate is no probability below 1. Received: {rate}"):
+        layers.Dropout(rate)
+
+
+def test_the_classifier_is_float32_whatever_comes_in():
+    image = keras.Input((4, 4, 8), dtype="bfloat16")
+    model = keras.Model(image, layers.classifier(image, 5, dropout=0.1))
+    assert model.output.dtype == "float32"
+    assert [layer.name for layer in model.layers[1:]] == ["avgpool", "dropout", "fc"]

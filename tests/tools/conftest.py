@@ -1,0 +1,37 @@
+"""Toy configs in place of the shipped ones."""
+
+import gin
+import pytest
+
+from divco_tf.tools import _configs
+
+BASE = """
+from __gin__ import dynamic_registration
+from tests.tools import toy_library as toy
+
+epochs = 3
+toy.train.epochs = %epochs
+toy.train.rate = @toy.Rate()
+"""
+
+ROW = """
+from __gin__ import dynamic_registration
+from tests.tools import toy_library as toy
+
+include "base.gin"
+toy.Rate.peak = 0.1
+"""
+
+
+@pytest.fixture
+def toy_configs(tmp_path, monkeypatch):
+    """A folder with toy configs (base, digits/row), taken for the shipped one."""
+    folder = tmp_path / "configs"
+    (folder / "digits").mkdir(parents=True)
+    (folder / "base.gin").write_text(BASE)
+    (folder / "digits" / "row.gin").write_text(ROW)
+    monkeypatch.setattr(_configs, "configs_dir", lambda: folder)
+    monkeypatch.setattr(_configs, "_search_configs_dir", lambda: None)
+    monkeypatch.chdir(folder)  # where gin looks for includes
+    yield folder
+    gin.clear_config()

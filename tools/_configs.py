@@ -1,0 +1,234 @@
+"""Configs: where they lie, and gin's parsing of them with each complaint told in one line."""
+
+import functools
+import inspect
+import logging
+import pathlib
+import re
+import sys
+import tokenize
+import types
+from collections.abc import Iterable, Iterator, Sequence
+from typing import TYPE_CHECKING, Any
+
+# Plain gin: gin.tf wants tf.estimator, which TensorFlow no longer has.
+import gin
+
+import divco_tf
+from divco_tf.errors import InputError
+from divco_tf.registry import did_you_mean
+
+if TYPE_CHECKING:
+    from divco_tf.training.experiment import Experiment
+    from divco_tf.training.loop import Options
+
+_LOCATION = re.compile(r'\n\s*In (?:file "(?P<file>.*?)",|bindings string) line (?P<line>\d+)\n\s*(?P<text>.*)')
+_IMPORT = re.compile(r"^(?:from\s+\S+\s+)?import\s+(?P<name>[\w.]+)(?:\s+as\s+(?P<alias>\w+))?")
+
+
+def configs_dir() -> pathlib.Path:
+    """The folder of the shipped configs: divco_tf/configs when installed, gin/ in a checkout."""
+    package = pathlib.Path(divco_tf.__file__).parent
+    installed = package / "configs"
+    return installed if installed.is_dir() else package.parent / "gin"
+
+
+def config_names() -> list[str]:
+    """Names of the shipped configs, as --config takes them: "cifar10/wide_resnet28_10_split4"."""
+    folder = configs_dir()
+    return sorted(path.relative_to(folder).with_suffix("").as_posix() for path in folder.rglob("*.gin"))
+
+
+def find_config(config: str) -> pathlib.Path:
+    """The file that `config` stands for: a path, or a name in `configs_dir()` with or without ".gin".
+
+    Raises:
+      InputError: there is none.
+    """
+    for path in (pathlib.Path(config), configs_dir() / config, configs_dir() / f"{config}.gin"):
+        if path.is_file():
+            return path
+    raise InputError(
+        f"No such config. Received: {config}.{_suggest_config(config)} A path to a .gin file works too, "
+        f"and the shipped ones are in {configs_dir()}."
+    )
+
+
+def parse_config(config: str, bindings: Sequence[str] = ()) -> None:
+    """Makes `config`, then `bindings`, the process's gin configuration, in place of any earlier one.
+
+    Bindings see what the config and its includes import. Includes are looked for in the working directory, then in
+    `configs_dir()`.
+
+    Args:
+      config: as for `find_config`.
+      bindings: "module.function.parameter=value", or "macro=value" for a macro that the config defines.
+
+    Raises:
+      InputError: no such config, or gin's complaint (unknown parameter, module or name; syntax; missing macro).
+    """
+    path = find_config(config)
+    _search_configs_dir()
+    gin.clear_config()
+    logging.disable(logging.ERROR)  # gin logs an error for each folder that an include is not in
+    try:
+        gin.parse_config_file(str(path))
+        # Imports hold for one file only, so the bindings are given those of the config; config_str lists them.
+        imports = [line for line in gin.config_str().splitlines() if _IMPORT.match(line)]
+        macros = _macros()
+        for binding in bindings:
+            _check_binding(binding, macros)
+            gin.parse_config([*imports, binding])
+        gin.finalize()
+    except Exception as error:
+        complaint = gin_complaint(error)
+        if complaint is None:
+            raise
+        raise InputError(complaint) from error
+    finally:
+        logging.disable(logging.NOTSET)
+
+
+def experiment() -> "Experiment":
+    """The experiment that the parsed config describes."""
+    from divco_tf.training.experiment import Experiment
+
+    return _configured(Experiment)
+
+
+def options() -> "Options":
+    """The parsed config's options of a run."""
+    from divco_tf.training.loop import Options
+
+    return _configured(Options)
+
+
+def operative_config() -> str:
+    """What the parsed config set, defaults included, as gin reads it again."""
+    return gin.operative_config_str()
+
+
+def _configured(kind: type) -> Any:
+    """`kind()` with gin's bindings; gin knows only what a config imports and mentions."""
+    try:
+        configurable = gin.get_configurable(kind)
+    except ValueError:
+        configurable = kind
+    try:
+        return configurable()
+    except TypeError as error:
+        raise InputError(
+            f"The config does not describe an experiment. Received: {str(error).splitlines()[0]}; "
+            f"bind it, as the configs in {configs_dir()} do."
+        ) from error
+
+
+def gin_complaint(error: Exception) -> str | None:
+    """One line for an error that gin itself raised about a config, naming what exists; None for any other error."""
+    frames = _modules_of(error.__traceback__)
+    if not any(name.startswith("gin.") for name in frames) or not re.match(r"gin\.|tokenize$", frames[-1]):
+        return None
+    if isinstance(error, SyntaxError | tokenize.TokenError):
+        return _syntax_complaint(error)
+    message, *_ = str(error).split("\n", maxsplit=1)
+    location = _LOCATION.search(str(error))
+    complaint = _translate(message, location["file"] if location else None)
+    if location:
+        complaint += f" Received: {location['text']}{_place(location['file'], location['line'])}."
+    elif arguments := re.search(r"No values supplied by Gin or caller for arguments: (\[.*\])", str(error)):
+        complaint += f" Bind {arguments[1]}."
+    return complaint
+
+
+@functools.cache
+def _search_configs_dir() -> None:
+    gin.add_config_file_search_path(str(configs_dir()))
+
+
+def _suggest_config(name: str) -> str:
+    return did_you_mean(name.removesuffix(".gin"), config_names())
+
+
+def _check_binding(binding: str, macros: Iterable[str]) -> None:
+    name, equals, _ = (part.strip() for part in binding.partition("="))
+    if not equals:
+        raise InputError(f"A binding has the form module.function.parameter=value. Received: {binding}.")
+    if "." not in name and name not in macros:
+        # gin would take it for a new macro, and nothing would use it.
+        raise InputError(
+            f"The config has no macro {name}. Received: {binding}.{did_you_mean(name, macros)} "
+            f"Anything else is bound as module.function.parameter=value."
+        )
+
+
+def _modules_of(traceback: types.TracebackType | None) -> list[str]:
+    """Names of the modules that `traceback` runs through, the one that raised last."""
+
+    def frames() -> Iterator[str]:
+        step = traceback
+        while step is not None:
+            yield step.tb_frame.f_globals.get("__name__", "")
+            step = step.tb_next
+
+    return list(frames())
+
+
+def _place(file: str | None, line: str | int | None) -> str:
+    return f" ({file}:{line})" if file else ""
+
+
+def _syntax_complaint(error: SyntaxError | tokenize.TokenError) -> str:
+    if isinstance(error, tokenize.TokenError):
+        return f"gin cannot parse the config: {error.args[0]}. Close every bracket and quote."
+    reason = error.msg.splitlines()[-1].strip().rstrip(".")
+    received = f" Received: {error.text.strip()}{_place(error.filename, error.lineno)}." if error.text else ""
+    hint = ""
+    if re.search(r"token|value", reason):
+        hint = " Texts stand in quotes, which a shell keeps only inside other quotes: --bind 'x.name=\"text\"'."
+    return f"gin cannot parse the config: {reason}.{received}{hint}"
+
+
+def _translate(message: str, file: str | None) -> str:
+    """gin's message with what exists in place of what was asked for."""
+    if match := re.match(r"Configurable '(.+)' doesn't have a parameter named '(.+)'", message):
+        selector, name = match.groups()
+        return f"{selector} has no parameter {name}.{did_you_mean(name, _parameters(selector))}"
+    if match := re.match(r"Couldn't resolve selector .+; <\w+ '?([\w.]+).*> has no attribute (\w+)", message):
+        module, name = match.groups()
+        return f"{module} has no {name}.{did_you_mean(name, _public_names(module))}"
+    if match := re.match(r"'(.+)' was not provided by an import statement", message):
+        symbols = _imported_symbols(pathlib.Path(file).read_text() if file else gin.config_str())
+        return f"The config imports no {match[1]}.{did_you_mean(match[1], symbols)}"
+    if match := re.match(r"Unable to open file: (.+)\. Searched", message):
+        return f"No such file to include: {match[1]}.{_suggest_config(match[1])}"
+    if match := re.match(r"No bindings specified for '(.+)/(?:gin\.)?macro'", message):
+        return f"The config uses the macro {match[1]} and does not define it.{did_you_mean(match[1], _macros())}"
+    return message.rstrip(".") + "."
+
+
+def _macros() -> list[str]:
+    return re.findall(r"^(\w+) = ", gin.config_str(), flags=re.MULTILINE)
+
+
+def _parameters(selector: str) -> list[str]:
+    try:
+        configurable = gin.get_configurable(selector)
+    except ValueError:  # gin finds nothing, or several, by the end of the name that the config uses
+        return []
+    if inspect.isclass(configurable):
+        return list(inspect.signature(configurable.__init__).parameters)[1:]
+    return list(inspect.signature(configurable).parameters)
+
+
+def _public_names(module: str) -> list[str]:
+    """Functions and classes of an imported module, without those it imports from elsewhere."""
+    members = vars(sys.modules[module]) if module in sys.modules else {}
+    return [
+        name
+        for name, member in members.items()
+        if not name.startswith("_") and callable(member) and str(member.__module__).startswith(module)
+    ]
+
+
+def _imported_symbols(text: str) -> list[str]:
+    return [match["alias"] or match["name"] for line in text.splitlines() if (match := _IMPORT.match(line))]

@@ -1,0 +1,37 @@
+"""Tables as text."""
+
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from divco_tf.training.evaluation import Evaluation
+
+
+def table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+    """Columns as wide as their widest cell; the first is flush left, the others flush right."""
+    cells = [list(map(str, row)) for row in (head, *rows)]
+    widths = [max(len(row[column]) for row in cells) for column in range(len(head))]
+
+    def line(row: Sequence[str]) -> str:
+        others = (cell.rjust(width) for cell, width in zip(row[1:], widths[1:], strict=True))
+        return "  ".join((row[0].ljust(widths[0]), *others)).rstrip()
+
+    return "\n".join([line(cells[0]), "  ".join("-" * width for width in widths), *map(line, cells[1:])])
+
+
+def evaluation_table(evaluations: Mapping[str, "Evaluation"]) -> str:
+    """One row a run and a row for each branch of it."""
+    rows = []
+    for name, evaluation in evaluations.items():
+        rows.append(
+            (
+                f"{name}  ({evaluation.weights}, {evaluation.images} {evaluation.split} images)",
+                f"{100 * evaluation.accuracy:.2f}",
+                f"{evaluation.negative_log_likelihood:.4f}",
+                f"{evaluation.calibration_error:.4f}",
+            )
+        )
+        if len(evaluation.branch_accuracies) > 1:
+            for branch, accuracy in enumerate(evaluation.branch_accuracies):
+                rows.append((f"  branch {branch}", f"{100 * accuracy:.2f}", "", ""))
+    return table(("", "accuracy %", "NLL", "ECE"), rows)
