@@ -15,11 +15,11 @@ def did_you_mean(name: str, names: Iterable[str]) -> str:
 
     Returns " Did you mean ...?", " Available: ..." or "" (nothing close, too many to list).
     """
-    names = sorted(names)
-    close = difflib.get_close_matches(str(name).lower(), names, n=3, cutoff=0.6)
+    by_lower = {known.lower(): known for known in sorted(names)}
+    close = difflib.get_close_matches(str(name).lower(), by_lower, n=3, cutoff=0.6)
     if close:
-        return f" Did you mean {' or '.join(close)}?"
-    return f" Available: {', '.join(names)}." if 0 < len(names) <= 12 else ""
+        return f" Did you mean {' or '.join(by_lower[match] for match in close)}?"
+    return f" Available: {', '.join(by_lower.values())}." if 0 < len(by_lower) <= 12 else ""
 
 
 class Registry(Generic[Entry]):

@@ -6,11 +6,21 @@ import pathlib
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
 
 import pytest
-import tensorflow as tf
 
-# Two logical devices, so that MirroredStrategy has replicas; it must be said before TensorFlow starts up.
-_CPU = tf.config.list_physical_devices("CPU")[0]
-tf.config.set_logical_device_configuration(_CPU, [tf.config.LogicalDeviceConfiguration()] * 2)
+from divco_tf.tools._app import load_tensorflow
+
+
+def pytest_configure(config) -> None:
+    """Starts TensorFlow, quietly, wherever tests run: not in the process that only hands them to xdist's workers."""
+    if not hasattr(config, "workerinput") and config.getoption("numprocesses", None):
+        return
+    load_tensorflow()
+    import tensorflow as tf
+
+    # Two logical devices, so that MirroredStrategy has replicas; it must be said before TensorFlow starts up.
+    cpu = tf.config.list_physical_devices("CPU")[0]
+    tf.config.set_logical_device_configuration(cpu, [tf.config.LogicalDeviceConfiguration()] * 2)
+
 
 SHARED_DATA = pathlib.Path(__file__).resolve().parents[2] / "shared" / "data" / "tfds"
 SHARED_ABSENT = "shared data is absent"

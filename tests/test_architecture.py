@@ -56,7 +56,7 @@ LIGHT_MODULES = [
     "divco_tf.models.divide",
     "divco_tf.models.backbones",
     "divco_tf.data.datasets",
-    *sorted(f"divco_tf.tools.{path.stem}" for path in (ROOT / "tools").glob("*.py") if path.stem != "__init__"),
+    *sorted(f"divco_tf.tools.{path.stem}" for path in (ROOT / "tools").glob("*.py") if path.stem[0] != "_"),
 ]
 
 

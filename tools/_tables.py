@@ -29,9 +29,10 @@ def evaluation_table(evaluations: Mapping[str, "Evaluation"]) -> str:
                 f"{100 * evaluation.accuracy:.2f}",
                 f"{evaluation.negative_log_likelihood:.4f}",
                 f"{evaluation.calibration_error:.4f}",
+                "" if evaluation.seconds_per_step is None else f"{evaluation.seconds_per_step:.4f}",
             )
         )
         if len(evaluation.branch_accuracies) > 1:
             for branch, accuracy in enumerate(evaluation.branch_accuracies):
-                rows.append((f"  branch {branch}", f"{100 * accuracy:.2f}", "", ""))
-    return table(("", "accuracy %", "NLL", "ECE"), rows)
+                rows.append((f"  branch {branch}", f"{100 * accuracy:.2f}", "", "", ""))
+    return table(("", "accuracy %", "NLL", "ECE", "s / step"), rows)

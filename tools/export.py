@@ -1,4 +1,7 @@
-"""Exports a trained run as a SavedModel for TF Serving."""
+"""Exports a trained run as a SavedModel: divco-export --model_dir runs/digits --export_dir exports/digits.
+
+TensorFlow and TF Serving run it without this package; JPEG and PNG images of any size go in.
+"""
 
 import pathlib
 import shlex
@@ -7,15 +10,13 @@ from absl import flags
 
 from divco_tf.tools import _app
 
-MODEL_DIR = _app.model_dir_flag()
-EXPORT_DIR = flags.DEFINE_string(
+_MODEL_DIR = _app.model_dir_flag()
+_EXPORT_DIR = flags.DEFINE_string(
     "export_dir", None, "Where versions lie, each in a folder of its number.", required=True
 )
-WEIGHTS = flags.DEFINE_enum("weights", "last", ["last", "best"], "Which weights of the run.")
-VERSION = flags.DEFINE_integer(
-    "version", None, "The version's number; one more than the highest unless given.", lower_bound=1
-)
-BRANCH_PROBABILITIES = flags.DEFINE_bool("branch_probabilities", False, "Return each branch's probabilities too.")
+_WEIGHTS = flags.DEFINE_string("weights", "last", "Of the run: last, best or ema.")
+_VERSION = flags.DEFINE_integer("version", None, "The version's number; one more than the highest unless given.")
+_BRANCH_PROBABILITIES = flags.DEFINE_bool("branch_probabilities", False, "Return each branch's probabilities too.")
 
 
 def main() -> None:
@@ -24,11 +25,11 @@ def main() -> None:
     from divco_tf.serving.export import export, read_record, signature_lines
 
     folder = export(
-        MODEL_DIR.value,
-        export_dir=EXPORT_DIR.value,
-        version=VERSION.value,
-        weights=WEIGHTS.value,
-        branch_probabilities=BRANCH_PROBABILITIES.value,
+        _MODEL_DIR.value,
+        export_dir=_EXPORT_DIR.value,
+        version=_VERSION.value,
+        weights=_WEIGHTS.value,
+        branch_probabilities=_BRANCH_PROBABILITIES.value,
     ).resolve()
     print(f"exported {read_record(folder)['weights_from']}\n      to {folder}\n\nsignatures")
     for line in signature_lines(folder):

@@ -99,7 +99,8 @@ def shares(keys: Iterable[str], *, purpose: str) -> np.ndarray:
     """
     # Unicode spells "é" in two ways, and file systems differ in which one they hand out.
     texts = (f"{purpose}/{unicodedata.normalize('NFC', key)}" for key in keys)
-    digests = b"".join(hashlib.blake2b(text.encode(), digest_size=8).digest() for text in texts)
+    encoded = (text.encode("utf-8", "surrogateescape") for text in texts)  # a file's name may be no UTF-8
+    digests = b"".join(hashlib.blake2b(text, digest_size=8).digest() for text in encoded)
     # 53 bits, so that the largest one stays below 1 in float64.
     return (np.frombuffer(digests, np.dtype("<u8")) >> np.uint64(11)) * 2.0**-53
 
@@ -306,6 +307,11 @@ def _open_folder(facts: Dataset, split: str, *, held_out: float, data_dir: str |
     root = pathlib.Path(data_dir).expanduser()
     if not root.is_dir():
         raise InputError(f"The folder of images does not exist. Received: {data_dir}; {layout} would work.")
+    if facts.tfds_name is not None and (root / facts.tfds_name).is_dir():
+        raise InputError(
+            f"{facts.name} is too large to be read into memory from TensorFlow Datasets. Received: "
+            f"{root / facts.tfds_name}; {layout} would work."
+        )
     parted = (root / "train").is_dir() and (root / "validation").is_dir()
     train = root / "train" if parted else root
     class_names = _class_names(train, layout)

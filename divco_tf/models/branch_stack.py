@@ -53,13 +53,15 @@ def build(
     spec = branch_spec(
         name, split_factor=split_factor, spec=spec, copies=copies, divide_regularisers=divide_regularisers, **overrides
     )
+    branches = split_factor if copies is None else copies
     return BranchStack(
         spec=spec,
-        split_factor=split_factor if copies is None else copies,
+        split_factor=branches,
         num_classes=num_classes,
         input_shape=input_shape,
         precision=precision,
         seed=seed,
+        name=name and f"{name}_x{branches}",
     )
 
 
@@ -93,7 +95,7 @@ class BranchStack(keras.Model):
         check_split_factor(split_factor)
         check_sizes(num_classes=num_classes, input_shape=view_shape, precision=precision)
         backbone = backbone_of(spec)
-        super().__init__(name=name or f"{backbone.name}_x{split_factor}", dtype=precision)
+        super().__init__(name=name or f"{backbone.builder.__name__}_x{split_factor}", dtype=precision)
         self.spec = spec
         self.split_factor = split_factor
         self.num_classes = num_classes
@@ -139,6 +141,7 @@ class BranchStack(keras.Model):
         Returns:
           logits float32 [B, S, K], new statistics (stacked).
         """
+        views = self._check_views(views)
         split_factor, function = self.split_factor, self.network.function(training=training, jit=jit)
         per_view = tf.unstack(views, num=split_factor, axis=1) if views.shape.rank == 5 else [views] * split_factor
         if branch_draws is None:
@@ -161,7 +164,6 @@ class BranchStack(keras.Model):
 
     def call(self, views: tf.Tensor, training: bool | None = None) -> tf.Tensor:
         """Views [B, S, H, W, C] or [B, H, W, C] -> logits [B, S, K]; training updates the statistics."""
-        views = self._check_views(views)
         training, branch_draws = bool(training), None
         if training:
             branch_draws = [draws.random_draw_keys(tf.shape(views)[0]) for _ in range(self.split_factor)]
@@ -254,6 +256,10 @@ class BranchStack(keras.Model):
 
     def _check_views(self, views: tf.Tensor) -> tf.Tensor:
         views = tf.convert_to_tensor(views)
+        if views.shape.rank is None:  # Keras relaxes the shapes of a function that has been called with both ranks
+            size, count = tf.shape(views)[0], tf.where(tf.rank(views) == 5, self.split_factor, 1)
+            views = tf.reshape(views, [size, count, *self.view_shape])
+            return tf.broadcast_to(views, [size, self.split_factor, *self.view_shape])
         expected = self.view_shape if views.shape.rank == 4 else (self.split_factor, *self.view_shape)
         if views.shape.rank not in (4, 5) or not views.shape[1:].is_compatible_with(expected):
             raise InputError(

@@ -28,30 +28,38 @@ class Summary:
 
 
 def summarize(
-    name: str, *, split_factor: int, num_classes: int, input_shape: tuple[int, int, int], **options: Any
+    name: str,
+    *,
+    num_classes: int,
+    input_shape: tuple[int, int, int],
+    split_factor: int = 1,
+    copies: int | None = None,
+    **options: Any,
 ) -> Summary:
     """The sizes of a backbone divided by `split_factor`.
 
     Args:
       name: of a registered backbone.
-      split_factor: S.
       num_classes: K.
       input_shape: (H, W, C).
+      split_factor: S.
+      copies: of the undivided network, instead.
       **options: further arguments of `branch_spec`.
 
     Raises:
       InputError: as `build`.
     """
     check_sizes(num_classes=num_classes, input_shape=input_shape, precision="float32")
-    spec = branch_spec(name, split_factor=split_factor, **options)
+    spec = branch_spec(name, split_factor=split_factor, copies=copies, **options)
+    branches = split_factor if copies is None else copies
     template = build_template(spec, num_classes=num_classes, input_shape=input_shape)
     parameters, multiply_adds = count_parameters(template), count_multiply_adds(template)
     return Summary(
         backbone=name,
-        split_factor=split_factor,
-        parameters=split_factor * parameters,
+        split_factor=branches,
+        parameters=branches * parameters,
         parameters_per_branch=parameters,
-        multiply_adds=split_factor * multiply_adds,
+        multiply_adds=branches * multiply_adds,
         multiply_adds_per_branch=multiply_adds,
         regularisation=regularisation(spec),
     )

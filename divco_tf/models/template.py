@@ -37,14 +37,16 @@ def build_template(
     sizes are known within seconds, and the branch stack keeps the only values there are.
     """
     backbone = backbone_of(spec)
-    pending = global_state.get_global_attribute(_UNINITIALIZED, [])
-    with keras.StatelessScope(initialize_variables=False), _Precision(precision):
-        image = keras.Input(input_shape, name="image")
-        draw = keras.Input(draws.DRAW_SHAPE, dtype="uint64", name="draw")
-        logits = backbone.builder(spec, image, draw=draw, num_classes=num_classes)
-        template = keras.Model([image, draw], logits, name=backbone.name)
-    # Keras would give the deferred variables values at the end of the next stateless scope.
-    global_state.set_global_attribute(_UNINITIALIZED, pending)
+    # Keras gives the variables on its list values at the end of the next stateless scope: ours must not stay there.
+    pending = list(global_state.get_global_attribute(_UNINITIALIZED, []))
+    try:
+        with keras.StatelessScope(initialize_variables=False), _Precision(precision):
+            image = keras.Input(input_shape, name="image")
+            draw = keras.Input(draws.DRAW_SHAPE, dtype="uint64", name="draw")
+            logits = backbone.builder(spec, image, draw=draw, num_classes=num_classes)
+            template = keras.Model([image, draw], logits, name=backbone.name)
+    finally:
+        global_state.set_global_attribute(_UNINITIALIZED, pending)
     _check_logits(backbone, template, num_classes)
     return template
 

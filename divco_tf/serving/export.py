@@ -7,7 +7,7 @@ import dataclasses
 import json
 import pathlib
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import tensorflow as tf
@@ -59,6 +59,7 @@ def export(
         export_dir=export_dir,
         version=version,
         branch_probabilities=branch_probabilities,
+        record={"experiment": dataclasses.asdict(run.experiment)},
     )
 
 
@@ -71,6 +72,7 @@ def export_stack(
     ensembling: str = "mean_logits",
     version: int | None = None,
     branch_probabilities: bool = False,
+    record: Mapping[str, Any] | None = None,
 ) -> pathlib.Path:
     """Writes `<export_dir>/<version>/saved_model.pb`; the folder is complete or absent.
 
@@ -87,6 +89,7 @@ def export_stack(
       ensembling: how the branches are combined, one of `losses.ENSEMBLING`.
       version: 1 or more; None: one more than the highest in `export_dir`.
       branch_probabilities: also return `branch_probabilities`, float32 [N, S, K].
+      record: to be noted besides the weights' origin, the stack, the preprocessing and the versions computed with.
 
     Returns:
       The version's folder. Its assets.extra/divco.json records what the export was made of.
@@ -97,8 +100,9 @@ def export_stack(
     """
     _check(stack, preprocessing, class_names, ensembling)
     path = _version_dir(export_dir, version)
-    record = {
+    content = {
         "weights_from": getattr(stack, "weights_from", None),
+        **(record or {}),
         "stack": stack.get_config(),
         "preprocessing": dataclasses.asdict(preprocessing),
         "ensembling": ensembling,
@@ -110,7 +114,7 @@ def export_stack(
         servable = _Servable(stack, preprocessing, ensembling, str(names), branch_probabilities)
         tf.saved_model.save(servable, str(folder), signatures=servable.signatures())
         (folder / EXTRA).mkdir()
-        files.write_json(folder / EXTRA / RECORD, record)
+        files.write_json(folder / EXTRA / RECORD, content)
     return path
 
 
@@ -160,8 +164,11 @@ class _Servable(tf.Module):
                 [tf.convert_to_tensor(variable) for variable in variables]
                 for variables in (self.weights, self.statistics)
             )
+            # TensorFlow's fused convolutions fail on an empty batch (2.21, oneDNN on CPU).
+            count, one_image = tf.shape(images)[0], tf.zeros([1, size, size, 3])
+            images = tf.cond(count > 0, lambda: images, lambda: one_image)
             logits, _ = stack.run(weights, statistics, images, training=False)
-            logits = tf.cast(logits, tf.float32)
+            logits = logits[:count]
             probabilities = losses.ensemble_probabilities(logits, ensembling)
             outputs = {
                 "probabilities": probabilities,

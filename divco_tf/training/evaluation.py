@@ -30,6 +30,7 @@ class Evaluation:
       calibration_error: the ensemble's expected calibration error, 15 bins.
       seconds: of reading and predicting.
       weights: whose they are.
+      seconds_per_step: the median of the training that made the weights, waiting for data included; None: not known.
     """
 
     split: str
@@ -40,6 +41,7 @@ class Evaluation:
     calibration_error: float
     seconds: float
     weights: str
+    seconds_per_step: float | None = None
 
 
 def evaluate(
@@ -79,7 +81,9 @@ def evaluate(
     )
     experiment.check_classes(source)
     predict = Predictor(stack, experiment.ensembling, strategy=placement, jit=jit)
-    return score(predict, experiment, source, split=split, batch_size=batch_size, weights=stack.weights_from)
+    used = f"{weights} step {run.checkpoint(weights).step}"
+    evaluation = score(predict, experiment, source, split=split, batch_size=batch_size, weights=used)
+    return dataclasses.replace(evaluation, seconds_per_step=run.seconds_per_step)
 
 
 class Predictor:
@@ -101,7 +105,9 @@ class Predictor:
             logits, _ = stack.run(weights, statistics, images, training=False, jit=jit_compile)
             return losses.ensemble_probabilities(logits, ensembling), tf.argmax(logits, axis=-1)
 
-        self._function = tf.function(lambda images: strategy.run(predict, args=(images,)), reduce_retracing=True)
+        self._function = tf.function(
+            lambda images: strategy.run(predict, args=(images,)), autograph=False, reduce_retracing=True
+        )
 
     def __call__(self, batches: Iterable[tf.Tensor]) -> Iterable[tuple[np.ndarray, np.ndarray]]:
         """Predicts batch by batch."""

@@ -22,7 +22,7 @@ from divco_tf.training.optimizers import OptimizerConfig
 from divco_tf.training.schedules import CoTraining, LearningRate
 
 WEIGHTS = ("last", "best", "ema")
-RECORD = "experiment.json"
+RECORD, METRICS = "experiment.json", "metrics.json"
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -141,6 +141,17 @@ class Run:
     def checkpoints(self) -> Checkpoints:
         """Those of the run."""
         return Checkpoints(self.model_dir / "checkpoints")
+
+    @property
+    def records(self) -> list[dict[str, Any]]:
+        """What metrics.json holds: a record an evaluation, oldest first."""
+        path = self.model_dir / METRICS
+        return json.loads(path.read_text()) if path.exists() else []
+
+    @property
+    def seconds_per_step(self) -> float | None:
+        """Of its training, as last recorded."""
+        return self.records[-1]["seconds_per_step"] if self.records else None
 
     def checkpoint(self, weights: str = "last") -> Checkpoint:
         """The checkpoint with the weights "last" or "best".

@@ -5,8 +5,8 @@ The loop is ours and not `fit`'s, so that its state is exact to the step: one tf
 """
 
 import dataclasses
-import json
 import pathlib
+import statistics
 import time
 from collections.abc import Callable
 from typing import Any
@@ -20,10 +20,8 @@ from divco_tf.errors import InputError, RunError
 from divco_tf.training.checkpoint import Checkpoints
 from divco_tf.training.cotraining import CoTrainingModel
 from divco_tf.training.evaluation import Evaluation, Predictor, score
-from divco_tf.training.experiment import Experiment, claim_model_dir
+from divco_tf.training.experiment import METRICS, Experiment, claim_model_dir
 from divco_tf.training.runtime import make_strategy
-
-METRICS = "metrics.json"
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -127,7 +125,7 @@ class _Run:
         self._check_shares()
         with self.strategy.scope():
             self.model = _model(experiment, source.num_classes, self.steps_per_epoch, options)
-        claim_model_dir(model_dir, experiment, source, extend=extend)
+        self.run = claim_model_dir(model_dir, experiment, source, extend=extend)
         files.remove_unfinished(model_dir)
         self.checkpoints = Checkpoints(model_dir / "checkpoints", keep=options.keep_checkpoints)
         self.checkpoints.remove_unfinished()
@@ -141,6 +139,7 @@ class _Run:
         self.watch_split = "held_out" if experiment.held_out else "test"
         self.predict = Predictor(self.model.stack, experiment.ensembling, strategy=self.strategy, jit=options.jit)
         self._sources: dict[str, Source] = {}
+        self._durations: list[float] = []  # seconds of each step
         self._writers = {
             name: tf.summary.create_file_writer(str(model_dir / "tensorboard" / name))
             for name in ("train", "evaluation")
@@ -154,15 +153,18 @@ class _Run:
         )
         dataset = self.pipeline.dataset(self.step, self.total_steps, threads=self.options.threads)
         bad_steps = tf.zeros([], tf.int64)
+        started = time.monotonic()
         for batch in self.strategy.experimental_distribute_dataset(dataset):
             before, bad_steps = bad_steps, step_function(batch)
             # The step before last's: reading this one's would keep a GPU waiting.
             self._check_finite(before)
             self.step += 1
+            self._durations.append(time.monotonic() - started)
             progress.show(self.step, self.model)
             if self.step % self.options.log_every == 0 or self.step == self.total_steps:
                 self._log_training()
             self._between_steps(bad_steps)
+            started = time.monotonic()
         self._writers["train"].flush()
 
     def finish(self) -> Evaluation:
@@ -196,7 +198,7 @@ class _Run:
     def _step_function(self) -> Callable[[Any], tf.Tensor]:
         strategy, model = self.strategy, self.model
 
-        @tf.function
+        @tf.function(autograph=False)  # nothing to convert, and converting takes seconds
         def step(batch: Any) -> tf.Tensor:
             strategy.run(model.train_step, args=(batch,))
             return tf.identity(model.bad_steps.value)
@@ -243,13 +245,9 @@ class _Run:
         if record and checkpoint:
             self.checkpoints.mark_best(checkpoint, record["accuracy"])
 
-    def _records(self) -> list[dict[str, Any]]:
-        path = self.model_dir / METRICS
-        return json.loads(path.read_text()) if path.exists() else []
-
     def _record(self, split: str) -> dict[str, Any] | None:
         """This step's record of `split`, if it has been evaluated."""
-        return next((r for r in self._records() if (r["step"], r["split"]) == (self.step, split)), None)
+        return next((r for r in self.run.records if (r["step"], r["split"]) == (self.step, split)), None)
 
     def _evaluate(self, split: str) -> Evaluation:
         """Evaluates and records, unless this step's record of the split is there already."""
@@ -267,9 +265,11 @@ class _Run:
             batch_size=self.options.eval_batch_size,
             weights=f"last step {self.step}",
         )
+        seconds = statistics.median(self._durations) if self._durations else self.run.seconds_per_step
+        evaluation = dataclasses.replace(evaluation, seconds_per_step=seconds)
         epoch = self.step / self.steps_per_epoch
         record = {"step": self.step, "epoch": epoch, **dataclasses.asdict(evaluation)}
-        files.write_json(self.model_dir / METRICS, [*self._records(), record])
+        files.write_json(self.model_dir / METRICS, [*self.run.records, record])
         with self._writers["evaluation"].as_default(step=self.step):
             for name in ("accuracy", "negative_log_likelihood", "calibration_error"):
                 tf.summary.scalar(f"{split}/{name}", getattr(evaluation, name))

@@ -39,6 +39,7 @@ def test_shares_are_the_same_on_every_machine():
     assert shares(["cat/1.png"], purpose="test")[0] == (int.from_bytes(digest, "little") >> 11) / 2**53
     # A name that macOS hands out decomposed.
     assert shares(["caf\u00e9"], purpose="test") == shares(["cafe\u0301"], purpose="test")
+    assert 0 <= shares(["\udcff.png"], purpose="test")[0] < 1
 
 
 def test_shares_are_uniform_and_independent_between_purposes():
@@ -123,6 +124,12 @@ def test_a_dataset_that_is_not_prepared_is_named_with_those_that_are(tmp_path):
     (tmp_path / "cifar10" / "3.0.2" / "dataset_info.json").write_text("{}")
     with pytest.raises(InputError, match=r"cifar100 is not prepared.*with cifar10"):
         open_source("cifar100", "train", data_dir=str(tmp_path))
+
+
+def test_imagenet_prepared_by_tfds_is_refused_with_the_folder_that_would_work(tmp_path):
+    (tmp_path / "imagenet2012").mkdir()
+    with pytest.raises(InputError, match=r"too large.*imagenet2012; a folder with"):
+        open_source("imagenet", "train", data_dir=str(tmp_path))
 
 
 def test_broken_prepared_data_gets_one_line(tmp_path, cifar10_dir):

@@ -61,7 +61,7 @@ def register_backbones(
       InputError: a spec that is no frozen dataclass or of a type that another builder has, or a name that is taken.
     """
     for name, spec in specs.items():
-        if not dataclasses.is_dataclass(spec) or not type(spec).__dataclass_params__.frozen:
+        if isinstance(spec, type) or not dataclasses.is_dataclass(spec) or not type(spec).__dataclass_params__.frozen:
             raise InputError(f"The spec of {name} is no frozen dataclass. Received: {spec!r}; decorate its class.")
 
     def decorate(builder: Builder) -> Builder:

@@ -1,0 +1,106 @@
+import re
+
+import numpy as np
+import pytest
+
+from divco_tf.errors import InputError
+from divco_tf.models.import_torch import import_state_dict, torch_name, torch_shape
+from divco_tf.models.spec import branch_spec
+from divco_tf.models.template import build_template
+from tests import tiny
+from tests.reference import load_json
+
+KEYS = [
+    "resnet110__cifar10__S4",
+    "resnet164__cifar10__S1",
+    "wide_resnet28_10__cifar10__S2",
+    "wide_resnet16_8__cifar10__S8",
+]
+
+
+@pytest.mark.parametrize("key", KEYS)
+def test_names_and_shapes_are_the_references(key):
+    content = load_json("state_dicts.json.gz")
+    layout = content["layouts"][key]
+    theirs = dict(zip(content["names"][layout["names"]], map(tuple, layout["shapes"]), strict=True))
+    arch, split_factor = re.fullmatch(r"(.*)__cifar10__S(\d)", key).groups()
+    template = build_template(
+        branch_spec(arch, split_factor=int(split_factor)), num_classes=10, input_shape=(32, 32, 3)
+    )
+    ours = {torch_name(variable): torch_shape(variable) for variable in template.variables}
+    assert ours == {name: shape for name, shape in theirs.items() if not name.endswith("num_batches_tracked")}
+
+
+def state_dict(stack, seed: int = 0) -> dict[str, np.ndarray]:
+    rng = np.random.default_rng(seed)
+    return {
+        f"models.{branch}.{torch_name(variable)}": rng.random(torch_shape(variable)).astype(np.float32)
+        for branch in range(stack.split_factor)
+        for variable in stack.network.template.variables
+    }
+
+
+def test_every_entry_lands_in_its_branch_and_layout():
+    stack = tiny.tiny_stack()
+    state = state_dict(stack)
+    import_state_dict(stack, state)
+    for branch in range(2):
+        model = stack.branch(branch)
+        kernel = state[f"models.{branch}.conv.weight"]  # [out, in, h, w]
+        np.testing.assert_array_equal(model.get_layer("conv").kernel, kernel.transpose(2, 3, 1, 0))
+        np.testing.assert_array_equal(model.get_layer("fc").kernel, state[f"models.{branch}.fc.weight"].T)
+        np.testing.assert_array_equal(model.get_layer("fc").bias, state[f"models.{branch}.fc.bias"])
+        norm = model.get_layer("norm")
+        for ours, theirs in {
+            norm.gamma: "weight",
+            norm.beta: "bias",
+            norm.moving_mean: "running_mean",
+            norm.moving_variance: "running_var",
+        }.items():
+            np.testing.assert_array_equal(ours, state[f"models.{branch}.norm.{theirs}"])
+
+
+def test_counters_of_batches_are_passed_over():
+    stack = tiny.tiny_stack()
+    import_state_dict(stack, {**state_dict(stack), "models.0.norm.num_batches_tracked": np.array(7)})
+
+
+def without(state):
+    del state["models.1.norm.running_var"]
+
+
+def surplus(state):
+    state["models.2.fc.weight"] = np.zeros((3, 4))
+
+
+def misnamed(state):
+    state["models.0.norm.wieght"] = np.zeros(4)
+
+
+def transposed(state):
+    state["models.1.fc.weight"] = state["models.1.fc.weight"].T
+
+
+def scalar(state):
+    state["models.0.fc.bias"] = 0.0
+
+
+@pytest.mark.parametrize(
+    ("damage", "says"),
+    [
+        (without, "lacks 1 entries. Received: no models.1.norm.running_var (4,)"),
+        (surplus, "1 entries that are no weight of tiny_x2. Received: models.2.fc.weight"),
+        (misnamed, "Received: models.0.norm.wieght. Did you mean models.0.norm.weight"),
+        (transposed, "Received: models.1.fc.weight (4, 3); it must be (3, 4)"),
+        (scalar, "Received: models.0.fc.bias (); it must be (3,)"),
+    ],
+)
+def test_a_state_dict_that_does_not_fit_is_refused_by_name(damage, says):
+    stack = tiny.tiny_stack()
+    before = tiny.values(stack.variables)
+    state = state_dict(stack)
+    damage(state)
+    with pytest.raises(InputError) as error:
+        import_state_dict(stack, state)
+    assert tiny.one_line(error.value, says=says)
+    assert tiny.largest_difference(before, tiny.values(stack.variables)) == 0

@@ -1,0 +1,83 @@
+import dataclasses
+import json
+import time
+
+import pytest
+
+from divco_tf.errors import InputError
+from divco_tf.models.summary import count_multiply_adds, count_parameters, summarize
+from tests import tiny
+from tests.reference import load_json
+
+
+@pytest.mark.parametrize("key", ["resnet110__cifar10__S4", "wide_resnet40_10__cifar100__S2"])
+def test_totals_are_the_references(key):
+    record = next(record for record in load_json("backbones.json")["records"] if record["key"] == key)
+    summary = summarize(
+        record["arch"],
+        split_factor=record["split_factor"],
+        num_classes=record["num_classes"],
+        input_shape=(32, 32, 3),
+    )
+    assert summary.parameters == record["params_total"]
+    assert summary.parameters_per_branch == record["params"]
+    assert summary.multiply_adds == record["macs_total"]
+    assert summary.multiply_adds_per_branch == record["macs_one_net"]
+    dropout = record["regularisers"].get("dropout_modules", [[None, 0.0]])[0][1]
+    assert summary.regularisation == {"dropout": dropout}
+
+
+def test_a_summary_is_json():
+    content = json.loads(json.dumps(dataclasses.asdict(summarize("tiny", num_classes=3, input_shape=(8, 8, 3)))))
+    assert list(content) == [
+        "backbone",
+        "split_factor",
+        "parameters",
+        "parameters_per_branch",
+        "multiply_adds",
+        "multiply_adds_per_branch",
+        "regularisation",
+    ]
+    assert content["parameters"] == 3 * 3 * 3 * 8 + 2 * 8 + 8 * 3 + 3
+    assert content["multiply_adds"] == 8 * 8 * 3 * 3 * 3 * 8 + 8 * 3
+
+
+def test_multiply_adds_follow_the_image_and_parameters_do_not():
+    small, large = (summarize("wide_resnet10_2", num_classes=10, input_shape=(size, size, 3)) for size in (16, 32))
+    assert small.parameters == large.parameters
+    head = 128 * 10
+    assert large.multiply_adds - head == 4 * (small.multiply_adds - head)
+
+
+def test_options_are_those_of_a_build():
+    options = {"num_classes": 3, "input_shape": (8, 8, 3), "dropout": 0.4}
+    assert summarize("tiny", split_factor=2, **options).regularisation == {"dropout": 0.2}
+    assert summarize("tiny", split_factor=2, divide_regularisers=False, **options).regularisation == {"dropout": 0.4}
+
+
+def test_copies_are_counted():
+    one = summarize("tiny", num_classes=3, input_shape=(8, 8, 3))
+    three = summarize("tiny", copies=3, num_classes=3, input_shape=(8, 8, 3))
+    assert (three.split_factor, three.parameters, three.multiply_adds) == (3, 3 * one.parameters, 3 * one.multiply_adds)
+    assert three.parameters_per_branch == one.parameters
+
+
+def test_a_summary_counts_what_the_stack_has():
+    stack = tiny.tiny_stack()
+    summary = summarize("tiny", split_factor=2, num_classes=3, input_shape=(8, 8, 3))
+    assert summary.parameters == count_parameters(stack) == 2 * count_parameters(stack.branch(0))
+    assert summary.multiply_adds_per_branch == count_multiply_adds(stack.branch(0))
+
+
+def test_a_network_of_gigabytes_is_summed_up_at_once():
+    start = time.process_time()
+    summary = summarize("wide_resnet28_100", num_classes=1000, input_shape=(224, 224, 3))
+    assert summary.parameters > 3.5e9  # 14 GB, were they built
+    assert time.process_time() - start < 5
+
+
+@pytest.mark.parametrize("options", [{"num_classes": 1}, {"input_shape": (8,)}, {"split_factor": 0}, {"widht": 3}])
+def test_bad_input_is_refused_in_one_line(options):
+    with pytest.raises(InputError) as error:
+        summarize("tiny", **{"num_classes": 3, "input_shape": (8, 8, 3), **options})
+    assert tiny.one_line(error.value, says="Received")

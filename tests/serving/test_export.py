@@ -1,0 +1,283 @@
+"""What a process without divco_tf gets from an export, and what is there after a kill."""
+
+import collections
+import io
+import json
+import multiprocessing
+import pathlib
+import pickle
+import random
+import subprocess
+import sys
+import time
+from typing import Any
+
+import numpy as np
+import pytest
+import tensorflow as tf
+from PIL import Image
+from tensorflow.core.protobuf import saved_model_pb2
+
+from divco_tf.data.preprocessing import Preprocessing
+from divco_tf.errors import InputError
+from divco_tf.serving.export import export, export_stack, read_record, signature_lines, versions_in
+from divco_tf.training import losses
+from divco_tf.training.experiment import load, open_run
+from tests.data.images import photograph
+from tests.tiny import lively, one_line, tiny_stack
+
+PREPROCESSING = Preprocessing(image_size=8, mean=(0.4, 0.5, 0.6), std=(0.2, 0.2, 0.3))
+
+# Reads (signature, inputs) pairs, writes the outputs of each and the class names.
+CONSUMER = """
+import pathlib, pickle, sys
+
+sys.modules["divco_tf"] = None  # an import of it raises
+import tensorflow as tf
+
+version_dir, inputs, outputs = map(pathlib.Path, sys.argv[1:])
+model = tf.saved_model.load(str(version_dir))
+results = {}
+for name, (signature, feed) in pickle.loads(inputs.read_bytes()).items():
+    result = model.signatures[signature](**{key: tf.constant(value) for key, value in feed.items()})
+    results[name] = {key: value.numpy() for key, value in result.items()}
+results["class_names"] = (version_dir / "assets" / "class_names.txt").read_text().splitlines()
+outputs.write_bytes(pickle.dumps(results))
+"""
+
+
+def small_export(export_dir: pathlib.Path, **options: Any) -> pathlib.Path:
+    settings = {"preprocessing": PREPROCESSING, "class_names": ("cat", "dog", "owl"), "export_dir": export_dir}
+    return export_stack(options.pop("stack", None) or tiny_stack(), **settings | options)
+
+
+def encoded(images: np.ndarray | list, kind: str = "PNG") -> list[bytes]:
+    streams = [io.BytesIO() for _ in images]
+    for image, stream in zip(images, streams, strict=True):
+        Image.fromarray(np.asarray(image)).save(stream, kind)
+    return [stream.getvalue() for stream in streams]
+
+
+def expected(model_dir: pathlib.Path, images: np.ndarray) -> dict[str, np.ndarray]:
+    """The signatures' outputs, computed by the run's own stack."""
+    experiment = open_run(model_dir).experiment
+    logits = load(model_dir)(experiment.preprocessing(tf.constant(images)))
+    probabilities = losses.ensemble_probabilities(logits, experiment.ensembling).numpy()
+    return {
+        "probabilities": probabilities,
+        "classes": probabilities.argmax(axis=1),
+        "disagreement": losses.jensen_shannon(logits).numpy(),
+        "branch_probabilities": tf.nn.softmax(logits).numpy(),
+    }
+
+
+def assert_same(outputs: dict, others: dict, *, atol: float = 1e-5) -> None:
+    assert outputs.keys() == others.keys()
+    for name, values in outputs.items():
+        np.testing.assert_allclose(values, others[name], rtol=0, atol=atol, err_msg=name)
+
+
+@pytest.fixture(scope="module")
+def images() -> dict[str, np.ndarray]:
+    """Photographs uint8 [N, H, W, 3]: of the network's size, and of another."""
+    return {
+        name: np.stack([np.asarray(photograph(*size, seed=seed)) for seed in range(4)])
+        for name, size in (("fitting", (8, 8)), ("other", (23, 14)))
+    }
+
+
+@pytest.fixture(scope="module")
+def served(digits_export, images, tmp_path_factory) -> dict[str, Any]:
+    """What a second process that cannot import divco_tf gets."""
+    sizes = [(8, 8), (31, 20), (9, 40), (64, 64)]
+    mixed = [np.asarray(photograph(*size, seed=seed)) for seed, size in enumerate(sizes)]
+    feeds = {
+        "fitting": ("images", {"images": images["fitting"].astype(np.float32)}),
+        "other": ("images", {"images": images["other"].astype(np.float32)}),
+        "other as PNG": ("serving_default", {"image_bytes": encoded(images["other"])}),
+        "JPEG": ("serving_default", {"image_bytes": encoded(images["other"], "JPEG")}),
+        "mixed": ("serving_default", {"image_bytes": encoded(mixed[:2]) + encoded(mixed[2:], "JPEG")}),
+        "no images": ("images", {"images": np.zeros((0, 9, 7, 3), np.float32)}),
+        "no bytes": ("serving_default", {"image_bytes": np.zeros(0, "S1")}),
+    }
+    folder = tmp_path_factory.mktemp("served")
+    (folder / "inputs").write_bytes(pickle.dumps(feeds))
+    arguments = [sys.executable, "-c", CONSUMER, digits_export, folder / "inputs", folder / "outputs"]
+    subprocess.run(list(map(str, arguments)), check=True, cwd=folder)
+    return {"mixed sizes": sizes, "fed": feeds} | pickle.loads((folder / "outputs").read_bytes())
+
+
+@pytest.mark.parametrize("name", ["fitting", "other"])
+def test_a_process_without_the_package_predicts_as_the_trained_stack_does(served, images, digits_run, name):
+    assert_same(served[name], expected(digits_run, images[name]))
+    assert served[name]["classes"].dtype == np.int64
+    np.testing.assert_allclose(served[name]["probabilities"].sum(axis=1), 1, atol=1e-5)
+    assert (served[name]["disagreement"] > 0).all()
+
+
+def test_png_bytes_are_the_images(served):
+    assert_same(served["other as PNG"], served["other"], atol=0)
+
+
+def test_jpeg_bytes_are_decoded_as_pillow_does(served, digits_run):
+    decoded = [np.asarray(Image.open(io.BytesIO(data))) for data in served["fed"]["JPEG"][1]["image_bytes"]]
+    assert_same(served["JPEG"], expected(digits_run, np.stack(decoded)))
+
+
+def test_images_of_one_request_may_differ_in_size_and_kind(served, digits_run):
+    data = served["fed"]["mixed"][1]["image_bytes"]
+    alone = [expected(digits_run, np.asarray(Image.open(io.BytesIO(one)))[None]) for one in data]
+    assert len({Image.open(io.BytesIO(one)).size for one in data}) == len(served["mixed sizes"])
+    assert_same(served["mixed"], {name: np.concatenate([one[name] for one in alone]) for name in alone[0]})
+
+
+@pytest.mark.parametrize("name", ["no images", "no bytes"])
+def test_an_empty_batch_gives_empty_outputs(served, name):
+    shapes = {key: value.shape for key, value in served[name].items()}
+    assert shapes == {
+        "probabilities": (0, 10),
+        "classes": (0,),
+        "disagreement": (0,),
+        "branch_probabilities": (0, 2, 10),
+    }
+
+
+def test_class_names_are_an_asset(served):
+    assert served["class_names"] == list("0123456789")
+
+
+def test_signatures_leave_the_batch_open_and_have_branches_only_when_asked(digits_export, tmp_path):
+    outputs = "classes: int64 [?], disagreement: float32 [?], probabilities: float32 [?, {}]"
+    assert signature_lines(digits_export) == [
+        f"{taken} -> branch_probabilities: float32 [?, 2, 10], {outputs.format(10)}"
+        for taken in ("serving_default(image_bytes: string [?])", "images(images: float32 [?, ?, ?, 3])")
+    ]
+    assert signature_lines(small_export(tmp_path))[1] == f"images(images: float32 [?, ?, ?, 3]) -> {outputs.format(3)}"
+
+
+def test_the_record_says_what_the_export_was_made_of(digits_run, digits_export):
+    record = read_record(digits_export)
+    assert record["weights_from"] == load(digits_run).weights_from
+    assert record["experiment"]["backbone"] == "wide_resnet10_2"
+    assert record["preprocessing"]["image_size"] == 8 and "tensorflow" in record["versions"]
+
+
+def test_best_weights_are_those_exported(digits_run, tmp_path):
+    best = read_record(export(digits_run, export_dir=tmp_path, weights="best"))["weights_from"]
+    assert best == load(digits_run, weights="best").weights_from
+
+
+def test_the_networks_stand_in_the_graph_once_and_need_neither_xla_nor_python(tmp_path):
+    def operations(split_factor: int) -> collections.Counter:
+        folder = small_export(tmp_path, stack=tiny_stack(split_factor=split_factor))
+        graph = saved_model_pb2.SavedModel.FromString((folder / "saved_model.pb").read_bytes()).meta_graphs[0].graph_def
+        functions = graph.library.function
+        assert not any(function.attr["_XlaMustCompile"].b for function in functions)
+        return collections.Counter(node.op for function in functions for node in function.node_def)
+
+    one, four = operations(1), operations(4)
+    assert one["Conv2D"] == four["Conv2D"] == 1
+    assert not {"PyFunc", "EagerPyFunc", "PyFuncStateless"} & four.keys()
+
+
+def test_half_precision_networks_give_float32(tmp_path):
+    stack = lively(tiny_stack(precision="mixed_bfloat16"))
+    model = tf.saved_model.load(str(small_export(tmp_path, stack=stack)))
+    outputs = model.signatures["images"](images=tf.random.stateless_uniform([3, 8, 8, 3], [0, 1]) * 255)
+    assert outputs["probabilities"].dtype == outputs["disagreement"].dtype == tf.float32
+
+
+def test_versions_count_up_and_none_is_overwritten(tmp_path):
+    for name in ("notes", ".unfinished-9", "007"):
+        (tmp_path / name).mkdir()
+    assert small_export(tmp_path) == tmp_path / "1"
+    assert small_export(tmp_path, version=10) == tmp_path / "10"
+    before = {path: path.stat().st_mtime_ns for path in tmp_path.rglob("*")}
+    with pytest.raises(InputError) as caught:
+        small_export(tmp_path, version=1)
+    assert one_line(caught.value, says="11 would work")
+    assert {path: path.stat().st_mtime_ns for path in tmp_path.rglob("*") if path != tmp_path} == before
+    assert small_export(tmp_path) == tmp_path / "11"
+    assert versions_in(tmp_path) == [1, 10, 11]
+
+
+@pytest.mark.parametrize(
+    ("options", "says"),
+    [
+        ({"class_names": ("cat", "dog")}, "2 for 3 classes"),
+        ({"class_names": ("cat", "dog", "o\nwl")}, "one line"),
+        ({"preprocessing": Preprocessing(image_size=16, mean=(0,) * 3, std=(1,) * 3)}, "image_size=8"),
+        ({"ensembling": "vote"}, "vote"),
+        ({"version": 0}, "positive"),
+        ({"version": True}, "positive"),
+        ({"version": "1"}, "positive"),
+        ({"stack": "a stack"}, "branch stack"),
+    ],
+)
+def test_arguments_that_do_not_fit_are_refused_and_nothing_is_written(tmp_path, options, says):
+    with pytest.raises(InputError) as caught:
+        small_export(tmp_path / "exports", **options)
+    assert one_line(caught.value, says=says)
+    assert not (tmp_path / "exports").exists()
+
+
+def test_a_folder_that_cannot_be_written_is_refused(digits_run, tmp_path):
+    (tmp_path / "file").write_text("")
+    with pytest.raises(InputError) as caught:
+        export(digits_run, export_dir=tmp_path / "file" / "exports")
+    assert one_line(caught.value, says="export directory cannot be written")
+
+
+def test_a_run_without_such_weights_is_refused_before_anything_is_made(digits_run, tmp_path):
+    for arguments in ({"weights": "ema"}, {"weights": "bset"}):
+        with pytest.raises(InputError):
+            export(digits_run, export_dir=tmp_path / "exports", **arguments)
+    with pytest.raises(InputError):
+        export(tmp_path, export_dir=tmp_path / "exports")
+    assert not (tmp_path / "exports").exists()
+
+
+def test_an_export_that_fails_leaves_nothing(tmp_path, monkeypatch):
+    def fail(module: tf.Module, folder: str, **_: Any) -> None:
+        (pathlib.Path(folder) / "saved_model.pb").write_bytes(b"half")
+        raise OSError("no space left")
+
+    monkeypatch.setattr(tf.saved_model, "save", fail)
+    with pytest.raises(OSError, match="no space"):
+        small_export(tmp_path)
+    assert list(tmp_path.iterdir()) == []
+
+
+def export_for_ever(export_dir: pathlib.Path, ready: Any) -> None:
+    stack = tiny_stack()
+    small_export(export_dir, stack=stack)  # what comes later takes shorter: most kills hit one of those
+    ready.set()
+    while True:
+        small_export(export_dir, stack=stack)
+
+
+def test_killed_at_random_moments_it_leaves_only_complete_versions(tmp_path):
+    # The server of forks imports TensorFlow once, and starts none of its threads.
+    context = multiprocessing.get_context("forkserver")
+    context.set_forkserver_preload(["divco_tf.serving.export", "tests.tiny"])
+    whole = None
+    for _ in range(3):
+        ready = context.Event()
+        process = context.Process(target=export_for_ever, args=(tmp_path, ready))
+        process.start()
+        assert ready.wait(60)
+        time.sleep(random.uniform(0, 0.6))
+        process.kill()
+        process.join()
+        for version in versions_in(tmp_path):
+            folder = tmp_path / str(version)
+            names = sorted(path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file())
+            whole = whole or names
+            assert names == whole
+            json.loads((folder / "assets.extra" / "divco.json").read_text())
+    last = versions_in(tmp_path)[-1]
+    following = small_export(tmp_path)
+    assert following == tmp_path / str(last + 1)
+    assert all(entry.name.isdecimal() for entry in tmp_path.iterdir())
+    for folder in (tmp_path / str(last), following):
+        tf.saved_model.load(str(folder))

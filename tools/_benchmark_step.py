@@ -1,0 +1,193 @@
+"""`divco-benchmark step`: a training step of the branch stack beside what it could have been."""
+
+import os
+import platform
+import statistics
+import sys
+import time
+from collections.abc import Callable, Mapping
+from typing import Any
+from unittest import mock
+
+import keras
+import numpy as np
+import tensorflow as tf
+
+from divco_tf.models import layers
+from divco_tf.models.branch_stack import BranchStack, build
+from divco_tf.models.spec import branch_spec
+from divco_tf.models.template import build_network
+from divco_tf.training import losses
+from divco_tf.training.cotraining import CoTrainingModel
+from divco_tf.training.optimizers import SGD
+from divco_tf.training.schedules import CoTraining
+
+Step = Callable[[], Any]
+STACK, SEPARATE, LARGE, TORCH = "branch stack", "separate Keras models", "S=1 network", "PyTorch, eager"
+WEIGHT, RATE, MOMENTUM = 0.5, 0.01, 0.9
+
+
+def run(
+    backbone: str,
+    *,
+    division: Mapping[str, int],
+    batch_size: int,
+    image_size: int,
+    num_classes: int,
+    rounds: int,
+    steps: int,
+    report: Callable[[str], None],
+) -> dict[str, Any]:
+    """Times every system; see the module `benchmark` for the arguments.
+
+    Returns:
+      head and rows of the table, and what JSON holds: command, machine, settings, systems by name.
+    """
+    split_factor = max(division.values())
+    spec, shape = branch_spec(backbone, **division), (image_size, image_size, 3)
+    rng = np.random.default_rng(0)
+    views = rng.standard_normal((batch_size, split_factor, *shape), np.float32)
+    labels = np.eye(num_classes, dtype=np.float32)[rng.integers(num_classes, size=batch_size)]
+    sizes = {"num_classes": num_classes, "input_shape": shape}
+    makers: dict[str, Callable[[], Step]] = {
+        STACK: lambda: _stack_step(build(spec=spec, copies=split_factor, **sizes), views, labels),
+        SEPARATE: lambda: _separate_step(spec, split_factor, sizes, views, labels),
+        LARGE: lambda: _stack_step(build(backbone, **sizes), views[:, :1], labels),
+    }
+    if "copies" in division:
+        del makers[LARGE]  # undivided copies have no large network
+    torch_version = _torch_version()
+    if torch_version:
+        makers[TORCH] = lambda: _torch_step(spec, split_factor, sizes, views, labels)
+    systems = {name: _first(name, make, report) for name, make in makers.items()}
+    _rounds(systems, rounds, steps, report)
+    for system in systems.values():
+        del system["step"]
+    settings = {"backbone": backbone, **division, "batch_size": batch_size, "image_size": image_size}
+    return {
+        "head": ("", "build s", "trace + first step s", "of separate", "a step s", "of separate", "fastest s"),
+        "rows": [_row(name, system, systems[SEPARATE]) for name, system in systems.items()],
+        "command": " ".join(["divco-benchmark", *sys.argv[1:]]),
+        "machine": {**machine(), "torch": torch_version},
+        "settings": {**settings, "rounds": rounds, "steps": steps},
+        "systems": systems,
+    }
+
+
+def machine() -> dict[str, Any]:
+    """What a timing was taken on."""
+    gpus = [device.name for device in tf.config.list_physical_devices("GPU")]
+    versions = {"python": platform.python_version(), "tensorflow": tf.__version__, "keras": keras.__version__}
+    return {"cores": len(os.sched_getaffinity(0)), "processor": platform.machine(), "gpus": gpus, **versions}
+
+
+def _first(name: str, make: Callable[[], Step], report: Callable[[str], None]) -> dict[str, Any]:
+    start = time.perf_counter()
+    step = make()
+    built = time.perf_counter()
+    step()
+    first = time.perf_counter()
+    report(f"{name}: built in {built - start:.2f} s, first step {first - built:.2f} s")
+    return {"step": step, "build": built - start, "first": first - built, "rounds": []}
+
+
+def _rounds(systems: dict[str, dict], rounds: int, steps: int, report: Callable[[str], None]) -> None:
+    for system in systems.values():
+        system["step"]()  # a second one: caches and thread pools are warm then
+    for index in range(rounds):
+        for system in systems.values():
+            start = time.perf_counter()
+            for _ in range(steps):
+                system["step"]()
+            system["rounds"].append((time.perf_counter() - start) / steps)
+        report(f"round {index + 1}/{rounds}: " + ", ".join(f"{n} {s['rounds'][-1]:.3f} s" for n, s in systems.items()))
+
+
+def _row(name: str, system: dict[str, Any], separate: dict[str, Any]) -> tuple[str, ...]:
+    ratio = statistics.median(a / b for a, b in zip(system["rounds"], separate["rounds"], strict=True))
+    system["first_of_separate"] = system["first"] / separate["first"]
+    system["step_of_separate"] = ratio
+    system["median"] = statistics.median(system["rounds"])
+    return (
+        name,
+        f"{system['build']:.2f}",
+        f"{system['first']:.2f}",
+        f"{system['first_of_separate']:.2f}",
+        f"{system['median']:.3f}",
+        f"{ratio:.2f}",
+        f"{min(system['rounds']):.3f}",
+    )
+
+
+def _stack_step(stack: BranchStack, views: np.ndarray, labels: np.ndarray) -> Step:
+    model = CoTrainingModel(stack, cotraining=CoTraining(weight=WEIGHT))
+    model.compile(SGD(RATE, momentum=MOMENTUM))
+    function, batch = tf.function(model.train_step, autograph=False), (tf.constant(views), tf.constant(labels))
+    return lambda: function(batch)["loss"].numpy()
+
+
+def _separate_step(
+    spec: Any, split_factor: int, sizes: Mapping[str, Any], views: np.ndarray, labels: np.ndarray
+) -> Step:
+    """S functional Keras models with Keras's own batch norm and optimizer, in one tf.function."""
+    with mock.patch.object(layers, "BatchNormalization", keras.layers.BatchNormalization):
+        models = [build_network(spec, name=f"branch{index}", **sizes) for index in range(split_factor)]
+    variables = [variable for model in models for variable in model.trainable_variables]
+    optimizer = keras.optimizers.SGD(RATE, momentum=MOMENTUM, nesterov=True)
+    optimizer.build(variables)
+    metrics = [keras.metrics.CategoricalAccuracy() for _ in range(split_factor + 1)]
+
+    @tf.function(autograph=False)  # as Keras's fit traces its steps
+    def step(views: tf.Tensor, labels: tf.Tensor) -> tf.Tensor:
+        with tf.GradientTape() as tape:
+            logits = tf.stack([model(views[:, i], training=True) for i, model in enumerate(models)], axis=1)
+            loss = tf.reduce_sum(losses.cross_entropy(labels, logits), axis=1) + WEIGHT * losses.jensen_shannon(logits)
+            loss = tf.reduce_mean(loss)
+        gradients = tape.gradient(loss, [variable.value for variable in variables])
+        optimizer.apply(gradients, variables)
+        metrics[-1].update_state(labels, losses.ensemble_probabilities(logits))
+        for index in range(split_factor):
+            metrics[index].update_state(labels, logits[:, index])
+        return loss
+
+    batch = tf.constant(views), tf.constant(labels)
+    return lambda: step(*batch).numpy()
+
+
+def _torch_version() -> str | None:
+    try:
+        import torch
+    except ImportError:
+        return None
+    return torch.__version__
+
+
+def _torch_step(spec: Any, split_factor: int, sizes: Mapping[str, Any], views: np.ndarray, labels: np.ndarray) -> Step:
+    import torch
+    from torch.nn import functional as F
+
+    from divco_tf.tools._torch_twin import TorchTwin
+
+    network = build_network(spec, **sizes)
+    twins = [TorchTwin(network).to(memory_format=torch.channels_last).train() for _ in range(split_factor)]
+    parameters = [parameter for twin in twins for parameter in twin.parameters()]
+    optimizer = torch.optim.SGD(parameters, lr=RATE, momentum=MOMENTUM, nesterov=True)
+    per_view = [
+        torch.tensor(np.ascontiguousarray(views[:, i].transpose(0, 3, 1, 2))).to(memory_format=torch.channels_last)
+        for i in range(split_factor)
+    ]
+    target = torch.tensor(labels)
+
+    def step() -> float:
+        optimizer.zero_grad()
+        logits = torch.stack([twin(view) for twin, view in zip(twins, per_view, strict=True)], 1)
+        log_p = F.log_softmax(logits, -1)
+        log_mean = torch.logsumexp(log_p, 1) - np.log(split_factor)
+        entropy = -(log_p.exp() * log_p).sum(-1).mean(1)
+        js = -(log_mean.exp() * log_mean).sum(-1) - entropy
+        loss = (-(target[:, None] * log_p).sum((1, 2)) + WEIGHT * js).mean()
+        loss.backward()
+        optimizer.step()
+        return loss.item()
+
+    return step

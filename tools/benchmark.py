@@ -1,0 +1,62 @@
+"""Measures divco_tf against what else there is, in one run: divco-benchmark step --backbone wide_resnet40_1.
+
+Every system of a table is timed in turn, round by round: machines are shared and noisy, so ratios count. Run nothing
+else meanwhile.
+"""
+
+import json
+import pathlib
+
+from absl import flags
+
+from divco_tf.tools import _app
+
+_BACKBONE = flags.DEFINE_string("backbone", "wide_resnet40_1", "A registered backbone.")
+_SPLIT_FACTOR = flags.DEFINE_integer("split_factor", 4, "S.")
+_UNDIVIDED = flags.DEFINE_bool("undivided", False, "Stack S copies of the backbone instead of dividing it.")
+_BATCH_SIZE = flags.DEFINE_integer("batch_size", 16, "Images a step.")
+_IMAGE_SIZE = flags.DEFINE_integer("image_size", 32, "Pixels a side.")
+_NUM_CLASSES = flags.DEFINE_integer("num_classes", 10, "K.")
+_ROUNDS = flags.DEFINE_integer("rounds", 5, "Rounds in which every system takes its turn.")
+_STEPS = flags.DEFINE_integer("steps", 10, "Steps a turn.")
+_OUT = flags.DEFINE_string("out", None, "A file for the result as JSON; without it JSON follows the table.")
+
+
+def main(command: str) -> None:
+    """Runs the command, prints its table and its JSON."""
+    from divco_tf.models.spec import branch_spec
+
+    branch_spec(_BACKBONE.value, **_division())  # refuses before TensorFlow is imported
+    _app.load_tensorflow()
+    from divco_tf.tools import _benchmark_step
+    from divco_tf.tools._tables import table
+
+    result = {"step": _benchmark_step.run}[command](
+        _BACKBONE.value,
+        division=_division(),
+        batch_size=_BATCH_SIZE.value,
+        image_size=_IMAGE_SIZE.value,
+        num_classes=_NUM_CLASSES.value,
+        rounds=_ROUNDS.value,
+        steps=_STEPS.value,
+        report=lambda line: print(line, flush=True),
+    )
+    print(table(result["head"], result["rows"]))
+    text = json.dumps({key: result[key] for key in ("command", "machine", "settings", "systems")}, indent=1)
+    if _OUT.value:
+        pathlib.Path(_OUT.value).write_text(text + "\n")
+    else:
+        print(text)
+
+
+def _division() -> dict[str, int]:
+    return {"copies": _SPLIT_FACTOR.value} if _UNDIVIDED.value else {"split_factor": _SPLIT_FACTOR.value}
+
+
+def run() -> None:
+    """The console script."""
+    _app.run(main, program="divco-benchmark", commands=("step",))
+
+
+if __name__ == "__main__":
+    run()
