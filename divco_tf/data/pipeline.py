@@ -14,6 +14,7 @@ import tensorflow as tf
 
 from divco_tf.data import image_ops, mixing
 from divco_tf.data.policies import ViewPolicy
+from divco_tf.data.preprocessing import Preprocessing
 from divco_tf.data.sources import Source
 from divco_tf.errors import InputError
 
@@ -27,11 +28,9 @@ class ViewPipeline:
       source: training images.
       batch_size: B, of the global batch; the remainder of an epoch is dropped.
       split_factor: S, the number of views of an image.
-      seed: of the run.
       policy: what is drawn for a view.
-      mean: of RGB in 0..1, for normalisation.
-      std: likewise.
-      image_size: pixels a side; has to be the source's.
+      preprocessing: of evaluation, whose image size (the source's) and normalisation views have.
+      seed: of the run.
       mixup_alpha: of mixup's Beta distribution, 0 for none.
       identical_views: shows all branches the same view (an ablation) instead of another one each.
 
@@ -45,11 +44,9 @@ class ViewPipeline:
         *,
         batch_size: int,
         split_factor: int,
-        seed: int,
         policy: ViewPolicy,
-        mean: tuple[float, float, float],
-        std: tuple[float, float, float],
-        image_size: int,
+        preprocessing: Preprocessing,
+        seed: int = 0,
         mixup_alpha: float = 0.0,
         identical_views: bool = False,
     ) -> None:
@@ -63,6 +60,7 @@ class ViewPipeline:
                 f"The training images do not fill one batch. Received: batch_size={batch_size}, {len(source)} images; "
                 f"a batch_size of {len(source)} or less would work."
             )
+        image_size = preprocessing.image_size
         if source.image_size != image_size:
             raise InputError(
                 f"The source's images have another size. Received: image_size={image_size}; {source.image_size} would "
@@ -73,7 +71,7 @@ class ViewPipeline:
         policy.check_size(image_size, image_size)
         self.source, self.policy, self.seed = source, policy, seed
         self.batch_size, self.split_factor, self.image_size = batch_size, split_factor, image_size
-        self.mean, self.std = mean, std
+        self.mean, self.std = preprocessing.mean, preprocessing.std
         self.mixup_alpha, self.identical_views = mixup_alpha, identical_views
         # Two epochs, since threads at the turn of an epoch ask for either.
         self._permutation = functools.lru_cache(maxsize=2)(self._draw_permutation)

@@ -93,8 +93,8 @@ class Preprocessing:
 def _bicubic(images: tf.Tensor, sides: tf.Tensor | list[int]) -> tf.Tensor:
     """Bicubic and antialiased, to whole grey levels.
 
-    Pillow resizes the width, clips and rounds, then the height (13 sometimes the other way round): in one pass, an overshoot at a sharp edge would leave
-    the range and come back, which makes up to 11 grey levels on digits.
+    Up to version 12 Pillow resizes the width, clips and rounds, then the height (13 turns that round for some shapes).
+    In one pass, an overshoot at a sharp edge would leave the range and come back: up to 11 grey levels on digits.
     """
     for size in ([tf.shape(images)[1], sides[1]], sides):
         images = tf.image.resize(images, size, method="bicubic", antialias=True)

@@ -79,8 +79,16 @@ class CoTrainingModel(keras.Model):
                 raise InputError(
                     f"compile takes no {name} here. Received: {name}=...; give CoTrainingModel {instead} instead."
                 )
-        if self.stack.precision == "mixed_float16" and options.get("auto_scale_loss", True):
-            optimizer = keras.optimizers.LossScaleOptimizer(keras.optimizers.get(optimizer))
+        replicas = self.distribute_strategy.num_replicas_in_sync
+        if replicas > 1 and options.get("steps_per_execution", 1) != 1:  # Keras 3.15: an obscure placeholder error
+            raise InputError(
+                f"Several steps an execution do not run on {replicas} replicas. Received: steps_per_execution="
+                f"{options['steps_per_execution']}; leave it out."
+            )
+        optimizer = keras.optimizers.get(optimizer)
+        scales = isinstance(optimizer, keras.optimizers.LossScaleOptimizer)
+        if self.stack.precision == "mixed_float16" and options.get("auto_scale_loss", True) and not scales:
+            optimizer = keras.optimizers.LossScaleOptimizer(optimizer)
         super().compile(optimizer=optimizer, jit_compile=False, **options)
         self.optimizer.build(self.stack.trainable_variables)
 
@@ -170,7 +178,8 @@ class CoTrainingModel(keras.Model):
         return read(self.stack.trainable_variables), read(self.stack.non_trainable_variables)
 
     def _targets(self, labels: tf.Tensor) -> tf.Tensor:
-        if labels.dtype.is_integer:
+        probabilities = labels.shape.rank == 2 and labels.shape[1] == self.stack.num_classes
+        if labels.dtype.is_integer and not probabilities:
             return tf.one_hot(tf.reshape(labels, [-1]), self.stack.num_classes)
         return tf.cast(labels, tf.float32)
 
@@ -188,9 +197,8 @@ class CoTrainingModel(keras.Model):
         """Gradients of this replica's share of the loss, new statistics, logits [B, S, K]."""
         weights, statistics = self._state()
         smoothed = losses.smooth_labels(targets, self.label_smoothing)
-        if sample_weight is None:
-            sample_weight = tf.ones([tf.shape(views)[0]])
         step, size = self.step.value, tf.shape(views)[0]
+        sample_weight = tf.ones([size]) if sample_weight is None else tf.cast(sample_weight, tf.float32)
 
         def part(views: tf.Tensor, smoothed: tf.Tensor, sample_weight: tf.Tensor, positions: tf.Tensor) -> tuple:
             branch_draws = [
@@ -218,10 +226,17 @@ class CoTrainingModel(keras.Model):
 
         The cond must stand in the cross-replica context: a branch of a cond in the replica context may not merge.
         """
-        sums = [loss]
-        if not isinstance(self.optimizer, keras.optimizers.LossScaleOptimizer):  # it answers overflows itself
-            sums += [tf.reduce_sum(gradient) for gradient in gradients]
-        finite = tf.cast(tf.reduce_all(tf.math.is_finite(tf.stack(sums))), tf.float32)
+        finite = tf.math.is_finite(loss)
+        finite_gradients = tf.reduce_all(tf.math.is_finite([tf.reduce_sum(gradient) for gradient in gradients]))
+        if isinstance(self.optimizer, keras.optimizers.LossScaleOptimizer):
+            # It answers overflows itself, but asks the first replica only whether there is one (Keras 3.15).
+            flaw = tf.where(finite_gradients, 0.0, float("nan"))
+            if self.distribute_strategy.num_replicas_in_sync > 1:
+                flaw = tf.distribute.get_replica_context().all_reduce(tf.distribute.ReduceOp.SUM, flaw)
+            gradients = [gradients[0] + flaw, *gradients[1:]]
+        else:
+            finite = finite & finite_gradients
+        finite = tf.cast(finite, tf.float32)
 
         def update(gradients: list, statistics: list) -> None:
             self.optimizer.apply(gradients, self.stack.trainable_variables)

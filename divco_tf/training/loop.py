@@ -309,16 +309,13 @@ class _Progress:
 
 
 def _pipeline(experiment: Experiment, source: Source) -> ViewPipeline:
-    preprocessing = experiment.preprocessing
     return ViewPipeline(
         source,
         batch_size=experiment.batch_size,
         split_factor=experiment.split_factor,
         seed=experiment.seed,
         policy=experiment.view_policy,
-        mean=preprocessing.mean,
-        std=preprocessing.std,
-        image_size=preprocessing.image_size,
+        preprocessing=experiment.preprocessing,
         mixup_alpha=experiment.mixup_alpha,
         identical_views=experiment.identical_views,
     )

@@ -36,9 +36,7 @@ def pipeline(source=None, **changes) -> ViewPipeline:
         "split_factor": 3,
         "seed": 5,
         "policy": POLICIES["svhn_no_autoaugment"],
-        "mean": MEAN,
-        "std": STD,
-        "image_size": source.image_size,
+        "preprocessing": Preprocessing(image_size=source.image_size, mean=MEAN, std=STD),
         "mixup_alpha": 0.2,
     }
     return ViewPipeline(source, **settings | changes)
@@ -134,7 +132,7 @@ def test_training_on_a_folder_reads_its_images(tmp_path):
     [
         ({"batch_size": 0}, "batch_size=0"),
         ({"split_factor": 0}, "split_factor=0"),
-        ({"image_size": 32}, "image_size=32; 8 would work"),
+        ({"preprocessing": Preprocessing(32, MEAN, STD)}, "image_size=32; 8 would work"),
         ({"mixup_alpha": -1}, "Received: -1"),
         ({"policy": ViewPolicy(pad=9)}, "pad=9"),
     ],
@@ -214,6 +212,7 @@ def test_under_op_determinism_batches_are_still_made_side_by_side():
         import tensorflow as tf
         from divco_tf.data.pipeline import ViewPipeline
         from divco_tf.data.policies import ViewPolicy
+        from divco_tf.data.preprocessing import Preprocessing
         from divco_tf.data.sources import ArraySource
 
         tf.config.experimental.enable_op_determinism()
@@ -226,7 +225,7 @@ def test_under_op_determinism_batches_are_still_made_side_by_side():
 
         source = Meeting(np.zeros((8, 4, 4, 3), np.uint8), np.zeros(8), ("a", "b"))
         stream = ViewPipeline(source, batch_size=2, split_factor=2, seed=0, policy=ViewPolicy(),
-                              mean=(0.5,) * 3, std=(0.5,) * 3, image_size=4)
+                              preprocessing=Preprocessing(4, (0.5,) * 3, (0.5,) * 3))
         print(sum(1 for _ in stream.dataset(0, 4, threads=2)))
     """
     done = subprocess.run([sys.executable, "-c", textwrap.dedent(code)], capture_output=True, text=True)

@@ -51,13 +51,10 @@ def test_every_entry_lands_in_its_branch_and_layout():
         np.testing.assert_array_equal(model.get_layer("fc").kernel, state[f"models.{branch}.fc.weight"].T)
         np.testing.assert_array_equal(model.get_layer("fc").bias, state[f"models.{branch}.fc.bias"])
         norm = model.get_layer("norm")
-        for ours, theirs in {
-            norm.gamma: "weight",
-            norm.beta: "bias",
-            norm.moving_mean: "running_mean",
-            norm.moving_variance: "running_var",
-        }.items():
-            np.testing.assert_array_equal(ours, state[f"models.{branch}.norm.{theirs}"])
+        np.testing.assert_array_equal(norm.gamma, state[f"models.{branch}.norm.weight"])
+        np.testing.assert_array_equal(norm.beta, state[f"models.{branch}.norm.bias"])
+        np.testing.assert_array_equal(norm.moving_mean, state[f"models.{branch}.norm.running_mean"])
+        np.testing.assert_array_equal(norm.moving_variance, state[f"models.{branch}.norm.running_var"])
 
 
 def test_counters_of_batches_are_passed_over():
