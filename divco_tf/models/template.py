@@ -22,10 +22,10 @@ def build_network(
     name: str | None = None,
 ) -> keras.Model:
     """One network with values of its own: image [B, H, W, C] -> logits [B, num_classes]."""
-    backbone, image = backbone_of(spec), keras.Input(input_shape, name="image")
+    image = keras.Input(input_shape, name="image")
     with _Precision(precision):
-        logits = backbone.builder(spec, image, draw=None, num_classes=num_classes)
-    return keras.Model(image, logits, name=name or backbone.name)
+        logits = backbone_of(spec).builder(spec, image, draw=None, num_classes=num_classes)
+    return keras.Model(image, logits, name=name)
 
 
 def build_template(
@@ -44,7 +44,7 @@ def build_template(
             image = keras.Input(input_shape, name="image")
             draw = keras.Input(draws.DRAW_SHAPE, dtype="uint64", name="draw")
             logits = backbone.builder(spec, image, draw=draw, num_classes=num_classes)
-            template = keras.Model([image, draw], logits, name=backbone.name)
+            template = keras.Model([image, draw], logits, name="branch")
     finally:
         global_state.set_global_attribute(_UNINITIALIZED, pending)
     _check_logits(backbone, template, num_classes)

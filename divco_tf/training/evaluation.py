@@ -79,7 +79,7 @@ def evaluate(
         held_out=experiment.held_out,
         image_size=experiment.preprocessing.image_size,
     )
-    experiment.check_classes(source)
+    run.check_classes(source)
     predict = Predictor(stack, experiment.ensembling, strategy=placement, jit=jit)
     used = f"{weights} step {run.checkpoint(weights).step}"
     evaluation = score(predict, experiment, source, split=split, batch_size=batch_size, weights=used)

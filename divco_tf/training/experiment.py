@@ -153,6 +153,19 @@ class Run:
         """Of its training, as last recorded."""
         return self.records[-1]["seconds_per_step"] if self.records else None
 
+    def check_classes(self, source: Source) -> None:
+        """Refuses data whose classes are not those the run was trained on.
+
+        Raises:
+          InputError: as said.
+        """
+        if source.class_names != self.class_names:
+            theirs, ours = (
+                f"{len(names)} classes ({', '.join(names[:5])}, ...)"
+                for names in (source.class_names, self.class_names)
+            )
+            raise InputError(f"The data's classes are not the run's. Received: {theirs}; the run knows {ours}.")
+
     def checkpoint(self, weights: str = "last") -> Checkpoint:
         """The checkpoint with the weights "last" or "best".
 

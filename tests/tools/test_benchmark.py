@@ -1,0 +1,93 @@
+"""The step benchmark measures what it says, on a network small enough for a test."""
+
+import json
+
+import numpy as np
+import pytest
+
+from divco_tf.models.spec import branch_spec
+from divco_tf.models.template import build_network
+
+SIZES = {"num_classes": 3, "input_shape": (8, 8, 3)}
+
+
+@pytest.fixture(scope="module")
+def result():
+    from divco_tf.tools import _benchmark_step
+
+    return _benchmark_step.run(
+        "wide_resnet10_2",
+        division={"split_factor": 2},
+        batch_size=4,
+        image_size=8,
+        num_classes=3,
+        rounds=2,
+        steps=1,
+        report=lambda line: None,
+    )
+
+
+def test_every_system_is_timed_in_every_round(result):
+    systems = result["systems"]
+    assert {"branch stack", "separate Keras models", "S=1 network"} <= set(systems)
+    for system in systems.values():
+        assert len(system["rounds"]) == 2
+        assert min(system["build"], system["first"], *system["rounds"]) > 0
+    assert systems["separate Keras models"]["step_of_separate"] == 1
+    assert len(result["rows"]) == len(systems)
+
+
+def test_the_result_is_json_with_machine_and_settings(result):
+    kept = json.loads(json.dumps({key: result[key] for key in ("command", "machine", "settings", "systems")}))
+    assert kept["machine"]["cores"] >= 1
+    assert kept["settings"]["split_factor"] == 2
+
+
+def test_separate_models_are_trained_by_the_same_loss_as_the_stack():
+    from divco_tf.models.branch_stack import build
+    from divco_tf.tools import _benchmark_step
+
+    spec = branch_spec("wide_resnet10_2", split_factor=2)
+    rng = np.random.default_rng(0)
+    views = rng.standard_normal((4, 2, 8, 8, 3)).astype(np.float32)
+    labels = np.eye(3, dtype=np.float32)[rng.integers(3, size=4)]
+    stack = _benchmark_step._stack_step(build(spec=spec, copies=2, **SIZES), views, labels)
+    separate = _benchmark_step._separate_step(spec, 2, SIZES, views, labels)
+    # Initial logits are nearly 0 whatever the draw (a linear layer of standard deviation 1e-3): 2 log 3.
+    assert stack() == pytest.approx(2 * np.log(3), abs=0.05)
+    assert separate() == pytest.approx(2 * np.log(3), abs=0.05)
+
+
+def test_the_pytorch_twin_computes_what_the_keras_network_does():
+    torch = pytest.importorskip("torch", reason="PyTorch is for comparison only, and not installed")
+    from divco_tf.tools._torch_twin import TorchTwin
+
+    network = build_network(branch_spec("wide_resnet10_2"), **SIZES)
+    rng = np.random.default_rng(1)
+    for variable in network.variables:
+        variable.assign(rng.uniform(0.2, 0.6, variable.shape) * (1 if variable.path.endswith("variance") else 0.3))
+    twin = TorchTwin(network).eval()
+    weighted = (torch.nn.Conv2d, torch.nn.BatchNorm2d, torch.nn.Linear)
+    by_node = [
+        node.operation
+        for _, nodes in sorted(network._nodes_by_depth.items(), reverse=True)
+        for node in nodes
+        if node.operation.weights
+    ]
+    with torch.no_grad():
+        modules = [part for part in twin.parts if isinstance(part, weighted)]
+        for layer, module in zip(by_node, modules, strict=True):
+            values = [torch.tensor(weight.numpy()) for weight in layer.weights]
+            if isinstance(module, torch.nn.BatchNorm2d):
+                for target, value in zip(
+                    (module.weight, module.bias, module.running_mean, module.running_var), values, strict=True
+                ):
+                    target.copy_(value)
+            elif isinstance(module, torch.nn.Conv2d):
+                module.weight.copy_(values[0].permute(3, 2, 0, 1))
+            else:
+                module.weight.copy_(values[0].T)
+                module.bias.copy_(values[1])
+        image = rng.standard_normal((2, 8, 8, 3)).astype(np.float32)
+        output = twin(torch.tensor(image.transpose(0, 3, 1, 2))).numpy()
+    assert np.allclose(output, network(image).numpy(), atol=1e-4 * np.abs(output).max())
