@@ -146,6 +146,8 @@ class BranchStack(keras.Model):
         per_view = tf.unstack(views, num=split_factor, axis=1) if views.shape.rank == 5 else [views] * split_factor
         if branch_draws is None:
             branch_draws = [tf.zeros([tf.shape(views)[0], *draws.DRAW_SHAPE], tf.uint64)] * split_factor
+        if views.shape[0] is None:  # a replica's share of a small batch may be empty
+            per_view, branch_draws = [*map(_never_empty, per_view)], [*map(_never_empty, branch_draws)]
         # unstack's gradient is one stack; slicing would pad each branch's gradient to full size and add S of them.
         unstacked_weights = [tf.unstack(weight, num=split_factor) for weight in weights]
         unstacked_statistics = [tf.unstack(statistic, num=split_factor) for statistic in statistics]
@@ -160,7 +162,7 @@ class BranchStack(keras.Model):
             outputs.append(logits)
             updated.append(new)
         new_statistics = [tf.stack(values) for values in zip(*updated, strict=True)] if training else list(statistics)
-        return tf.stack(outputs, axis=1), new_statistics
+        return tf.stack(outputs, axis=1)[: tf.shape(views)[0]], new_statistics
 
     def call(self, views: tf.Tensor, training: bool | None = None) -> tf.Tensor:
         """Views [B, S, H, W, C] or [B, H, W, C] -> logits [B, S, K]; training updates the statistics."""
@@ -289,6 +291,14 @@ class Network:
 
             self._functions[training, jit] = tf.function(network, jit_compile=jit, autograph=False)
         return self._functions[training, jit]
+
+
+def _never_empty(batch: tf.Tensor) -> tf.Tensor:
+    """`batch`, or one example of zeros for an empty one, on which oneDNN's convolutions fail (TensorFlow 2.21)."""
+    shape = batch.shape
+    one = tf.concat([[1], tf.shape(batch)[1:]], axis=0)
+    batch = tf.cond(tf.shape(batch)[0] > 0, lambda: batch, lambda: tf.zeros(one, batch.dtype))
+    return tf.ensure_shape(batch, shape)
 
 
 def _stacked_initializer(variable: keras.Variable, split_factor: int, seed: int) -> Callable:

@@ -164,11 +164,7 @@ class _Servable(tf.Module):
                 [tf.convert_to_tensor(variable) for variable in variables]
                 for variables in (self.weights, self.statistics)
             )
-            # TensorFlow's fused convolutions fail on an empty batch (2.21, oneDNN on CPU).
-            count, one_image = tf.shape(images)[0], tf.zeros([1, size, size, 3])
-            images = tf.cond(count > 0, lambda: images, lambda: one_image)
             logits, _ = stack.run(weights, statistics, images, training=False)
-            logits = logits[:count]
             probabilities = losses.ensemble_probabilities(logits, ensembling)
             outputs = {
                 "probabilities": probabilities,

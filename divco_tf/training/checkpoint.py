@@ -36,7 +36,11 @@ class Checkpoint:
         """
         try:
             status = _tracked(state).read(str(self.path / "state"))
-            status.assert_existing_objects_matched() if partial else status.assert_consumed()
+            if partial:
+                status.assert_existing_objects_matched()
+                status.expect_partial()  # or TensorFlow warns of every variable that is not read
+            else:
+                status.assert_consumed()
         except (tf.errors.OpError, AssertionError, ValueError) as error:
             raise InputError(
                 f"The checkpoint cannot be read ({' '.join(str(error).split())[:200]}). Received: {self.path}; "
