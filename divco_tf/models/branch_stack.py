@@ -17,6 +17,7 @@ from divco_tf.models import draws
 from divco_tf.models.backbones import BACKBONES, backbone_of
 from divco_tf.models.divide import check_split_factor
 from divco_tf.models.spec import branch_spec
+from divco_tf.models.summary import layer_table
 from divco_tf.models.template import build_network, build_template, check_sizes, initializer_of
 
 
@@ -222,9 +223,9 @@ class BranchStack(keras.Model):
 
     def summary(self, line_length: int = 100, print_fn: Callable[[str], None] | None = None, **_: Any) -> None:
         """Prints the template's layers with their outputs and their parameters over all S branches."""
-        from divco_tf.models.summary import layer_table
-
-        (print_fn or print)(layer_table(self, line_length=line_length))
+        title = f"{self.name}: {self.split_factor} branches of {self.spec}"
+        table = layer_table(self.network.template, copies=self.split_factor, title=title, line_length=line_length)
+        (print_fn or print)(table)
 
     def get_config(self) -> dict:
         """The constructor's arguments; the spec by its backbone's name and its fields."""

@@ -2,16 +2,13 @@
 
 import dataclasses
 import math
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import keras
 
 from divco_tf.models.divide import regularisation
 from divco_tf.models.spec import branch_spec
 from divco_tf.models.template import build_template, check_sizes
-
-if TYPE_CHECKING:
-    from divco_tf.models.branch_stack import BranchStack
 
 
 @dataclasses.dataclass(frozen=True)
@@ -82,20 +79,18 @@ def count_multiply_adds(model: keras.Model) -> int:
     return total
 
 
-def layer_table(stack: "BranchStack", *, line_length: int = 100) -> str:
-    """The template's layers as text, with parameters over all branches."""
+def layer_table(template: keras.Model, *, copies: int, title: str, line_length: int = 100) -> str:
+    """The layers of a functional model as text, with the parameters of `copies` of it."""
     widths = (int(line_length * 0.5), int(line_length * 0.3))
 
     def row(*cells: str) -> str:
         return f"{cells[0]:<{widths[0]}}{cells[1]:<{widths[1]}}{cells[2]:>{line_length - sum(widths)}}"
 
-    split_factor, rule = stack.split_factor, "-" * line_length
-    rows = [f"{stack.name}: {split_factor} branches of {stack.spec}", rule]
-    rows += [row("layer", "output of a branch", f"parameters x {split_factor}"), rule]
-    for layer in stack.network.template.layers:
+    rule = "-" * line_length
+    rows = [title, rule, row("layer", "output of a branch", f"parameters x {copies}"), rule]
+    for layer in template.layers:
         shape = str(tuple(layer.output.shape)) if hasattr(layer, "output") else ""
-        rows.append(row(f"{layer.name} ({type(layer).__name__})", shape, f"{split_factor * layer.count_params():,}"))
-    trainable = sum(math.prod(variable.shape) for variable in stack.trainable_variables)
-    others = sum(math.prod(variable.shape) for variable in stack.non_trainable_variables)
-    rows += [rule, f"trainable: {trainable:,}  statistics: {others:,}"]
+        rows.append(row(f"{layer.name} ({type(layer).__name__})", shape, f"{copies * layer.count_params():,}"))
+    statistics = sum(math.prod(variable.shape) for variable in template.non_trainable_variables)
+    rows += [rule, f"trainable: {copies * count_parameters(template):,}  statistics: {copies * statistics:,}"]
     return "\n".join(rows)
