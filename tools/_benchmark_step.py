@@ -23,7 +23,8 @@ from divco_tf.training.optimizers import SGD
 from divco_tf.training.schedules import CoTraining
 
 Step = Callable[[], Any]
-STACK, SEPARATE, LARGE, TORCH = "branch stack", "separate Keras models", "S=1 network", "PyTorch, eager"
+STACK, XLA, SEPARATE = "branch stack", "branch stack, XLA", "separate Keras models"
+LARGE, TORCH = "S=1 network", "PyTorch, eager"
 WEIGHT, RATE, MOMENTUM = 0.5, 0.01, 0.9
 
 
@@ -37,6 +38,7 @@ def run(
     rounds: int,
     steps: int,
     report: Callable[[str], None],
+    xla: bool = False,
 ) -> dict[str, Any]:
     """Times every system; see the module `benchmark` for the arguments.
 
@@ -56,6 +58,8 @@ def run(
     }
     if "copies" in division:
         del makers[LARGE]  # undivided copies have no large network
+    if xla:
+        makers[XLA] = lambda: _stack_step(build(spec=spec, copies=split_factor, **sizes), views, labels, jit="on")
     torch_version = _torch_version()
     if torch_version:
         makers[TORCH] = lambda: _torch_step(spec, split_factor, sizes, views, labels)
@@ -119,8 +123,8 @@ def _row(name: str, system: dict[str, Any], separate: dict[str, Any]) -> tuple[s
     )
 
 
-def _stack_step(stack: BranchStack, views: np.ndarray, labels: np.ndarray) -> Step:
-    model = CoTrainingModel(stack, cotraining=CoTraining(weight=WEIGHT))
+def _stack_step(stack: BranchStack, views: np.ndarray, labels: np.ndarray, jit: str = "off") -> Step:
+    model = CoTrainingModel(stack, cotraining=CoTraining(weight=WEIGHT), jit=jit)
     model.compile(SGD(RATE, momentum=MOMENTUM))
     function, batch = tf.function(model.train_step, autograph=False), (tf.constant(views), tf.constant(labels))
     return lambda: function(batch)["loss"].numpy()

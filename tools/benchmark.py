@@ -17,6 +17,7 @@ _UNDIVIDED = flags.DEFINE_bool("undivided", False, "Stack S copies of the backbo
 _BATCH_SIZE = flags.DEFINE_integer("batch_size", 16, "Images a step.")
 _IMAGE_SIZE = flags.DEFINE_integer("image_size", 32, "Pixels a side.")
 _NUM_CLASSES = flags.DEFINE_integer("num_classes", 10, "K.")
+_XLA = flags.DEFINE_bool("xla", False, "Time the branch stack under XLA too.")
 _ROUNDS = flags.DEFINE_integer("rounds", 5, "Rounds in which every system takes its turn.")
 _STEPS = flags.DEFINE_integer("steps", 10, "Steps a turn.")
 _OUT = flags.DEFINE_string("out", None, "A file for the result as JSON; without it JSON follows the table.")
@@ -39,6 +40,7 @@ def main(command: str) -> None:
         num_classes=_NUM_CLASSES.value,
         rounds=_ROUNDS.value,
         steps=_STEPS.value,
+        xla=_XLA.value,
         report=lambda line: print(line, flush=True),
     )
     print(table(result["head"], result["rows"]))

@@ -147,7 +147,7 @@ class BranchStack(keras.Model):
         per_view = tf.unstack(views, num=split_factor, axis=1) if views.shape.rank == 5 else [views] * split_factor
         if branch_draws is None:
             branch_draws = [tf.zeros([tf.shape(views)[0], *draws.DRAW_SHAPE], tf.uint64)] * split_factor
-        if views.shape[0] is None:  # a replica's share of a small batch may be empty
+        if not views.shape[0]:  # None or 0: a replica's share of a small batch may be empty
             per_view, branch_draws = [*map(_never_empty, per_view)], [*map(_never_empty, branch_draws)]
         # unstack's gradient is one stack; slicing would pad each branch's gradient to full size and add S of them.
         unstacked_weights = [tf.unstack(weight, num=split_factor) for weight in weights]
@@ -299,7 +299,7 @@ def _never_empty(batch: tf.Tensor) -> tf.Tensor:
     shape = batch.shape
     one = tf.concat([[1], tf.shape(batch)[1:]], axis=0)
     batch = tf.cond(tf.shape(batch)[0] > 0, lambda: batch, lambda: tf.zeros(one, batch.dtype))
-    return tf.ensure_shape(batch, shape)
+    return tf.ensure_shape(batch, [None, *shape[1:]])
 
 
 def _stacked_initializer(variable: keras.Variable, split_factor: int, seed: int) -> Callable:

@@ -297,6 +297,8 @@ class Means(keras.metrics.Metric):
 def _accumulate(part: Any, inputs: tuple, count: int, weights: list, statistics: list) -> tuple[list, list, tf.Tensor]:
     """Runs `part` on `count` slices of `inputs`, one after the other: summed gradients, mean statistics, logits."""
     size = tf.shape(inputs[0])[0]
+    if (inputs[0].shape[0] or 0) % count:
+        raise InputError(f"A replica's batch is not divided by micro_batches={count}. Received: {inputs[0].shape[0]}.")
     divides = tf.debugging.assert_equal(size % count, 0, f"micro_batches={count} does not divide a replica's batch")
     with tf.control_dependencies([divides]):
         sliced = [tf.reshape(x, tf.concat([[count, size // count], tf.shape(x)[1:]], axis=0)) for x in inputs]

@@ -29,8 +29,7 @@ def make_strategy(name: str = "auto") -> tf.distribute.Strategy:
 def resolve_jit(jit: str = "auto") -> bool:
     """Whether branches are compiled by XLA: "on", "off", or "auto": on a GPU or TPU only.
 
-    On CPU XLA loses for most of these networks (WRN-16-4 S=4: 1.74 s a step against 1.12), and loses far more on a
-    busy machine.
+    On CPU XLA loses for most of these networks, and far more on a busy machine: `divco-benchmark step --xla` measures.
 
     Raises:
       InputError: another word.
