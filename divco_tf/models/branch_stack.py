@@ -297,6 +297,8 @@ class Network:
 def _never_empty(batch: tf.Tensor) -> tf.Tensor:
     """`batch`, or one example of zeros for an empty one, on which oneDNN's convolutions fail (TensorFlow 2.21)."""
     shape = batch.shape
+    if shape[0] == 0:
+        return tf.zeros([1, *shape[1:]], batch.dtype)
     one = tf.concat([[1], tf.shape(batch)[1:]], axis=0)
     batch = tf.cond(tf.shape(batch)[0] > 0, lambda: batch, lambda: tf.zeros(one, batch.dtype))
     return tf.ensure_shape(batch, [None, *shape[1:]])

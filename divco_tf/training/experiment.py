@@ -17,6 +17,7 @@ from divco_tf.data.preprocessing import Preprocessing
 from divco_tf.data.sources import Source
 from divco_tf.errors import InputError
 from divco_tf.models.branch_stack import BranchStack, build
+from divco_tf.models.spec import branch_spec
 from divco_tf.training.checkpoint import Checkpoint, Checkpoints
 from divco_tf.training.optimizers import OptimizerConfig
 from divco_tf.training.schedules import CoTraining, LearningRate
@@ -72,6 +73,12 @@ class Experiment:
 
     def __post_init__(self) -> None:
         get_dataset(self.dataset)
+        branch_spec(  # refuses what no network is, before any data is read
+            self.backbone,
+            split_factor=self.split_factor,
+            divide_regularisers=self.divide_regularisers,
+            **self.overrides,
+        )
         for name in ("epochs", "batch_size"):
             value = getattr(self, name)
             if isinstance(value, bool) or not isinstance(value, int) or value < 1:

@@ -1,5 +1,7 @@
 """Where and how a run computes: strategy, XLA."""
 
+import functools
+
 import tensorflow as tf
 
 from divco_tf.errors import InputError
@@ -23,7 +25,14 @@ def make_strategy(name: str = "auto") -> tf.distribute.Strategy:
     gpus = tf.config.list_logical_devices("GPU")
     if name == "one_device" or (name == "auto" and len(gpus) < 2):
         return tf.distribute.get_strategy()
-    return tf.distribute.MirroredStrategy([device.name for device in gpus or tf.config.list_logical_devices("CPU")])
+    return _mirrored(tuple(device.name for device in gpus or tf.config.list_logical_devices("CPU")))
+
+
+@functools.cache
+def _mirrored(devices: tuple[str, ...]) -> tf.distribute.MirroredStrategy:
+    """One strategy a process: a second one numbers its collectives from the start again, and TensorFlow 2.21 takes
+    them for the first one's ("Shape mismatch in the collective instance")."""
+    return tf.distribute.MirroredStrategy(devices)
 
 
 def resolve_jit(jit: str = "auto") -> bool:

@@ -66,7 +66,7 @@ def test_parsing_again_forgets_the_earlier_config(toy_configs, tmp_path):
         ("toy.train.epoch = 3", "toy.train has no parameter epoch. Did you mean epochs?"),
         ("toy.Rate.pek = 3", "toy.Rate has no parameter pek. Did you mean peak?"),
         ("toy.tarin.epochs = 3", "tests.tools.toy_library has no tarin. Did you mean train?"),
-        ("toy.train.rate = @toy.rats()", "tests.tools.toy_library has no rats. Available: Rate, train."),
+        ("toy.train.rate = @toy.rats()", "tests.tools.toy_library has no rats. Did you mean Rate?"),
         ("toi.train.epochs = 3", "The config imports no toi. Did you mean toy?"),
         ("epoch = 3", "The config has no macro epoch. Received: epoch = 3. Did you mean epochs?"),
         ("toy.train.epochs = %epohcs", "The config uses the macro epohcs and does not define it."),

@@ -103,6 +103,11 @@ def test_weights_and_statistics_are_those_of_two_micro_batches(mirrored, one_dev
     assert statistics < 1e-5
 
 
+def all_of(weights_and_statistics: tuple[list, list]) -> list[np.ndarray]:
+    weights, statistics = weights_and_statistics
+    return weights + statistics
+
+
 def test_a_large_rate_differs_no_more_than_another_order_of_the_batch(mirrored, one_device):
     # Without dropout: its masks belong to places, which another order changes.
     stack = WIDE | {"dropout": 0.0}

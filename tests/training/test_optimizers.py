@@ -12,6 +12,7 @@ import tensorflow as tf
 
 from divco_tf.errors import InputError
 from divco_tf.training.optimizers import SGD, OptimizerConfig
+from divco_tf.training.runtime import make_strategy
 from divco_tf.training.schedules import LearningRate
 from tests.reference import load_json
 
@@ -187,7 +188,7 @@ def mirrored_trace(make_optimizer, shares, start):
     """Final weights on both replicas; `shares[step][replica]` is a replica's share of the gradient."""
     devices = tf.config.list_logical_devices("CPU")
     assert len(devices) == 2, "the suite runs on two logical CPU devices"
-    strategy = tf.distribute.MirroredStrategy([device.name for device in devices])
+    strategy = make_strategy("mirrored")
     with strategy.scope():
         kernel = variable(start)
         optimizer = make_optimizer()
