@@ -48,6 +48,14 @@ def new_directory(path: pathlib.Path) -> Iterator[pathlib.Path]:
         shutil.rmtree(beside, ignore_errors=True)
 
 
+def remove_directory(path: pathlib.Path) -> None:
+    """Removes a folder; under its name a reader finds it whole or not at all."""
+    beside = path.with_name(f"{_UNFINISHED}{path.name}")
+    shutil.rmtree(beside, ignore_errors=True)
+    os.rename(path, beside)
+    shutil.rmtree(beside)
+
+
 def remove_unfinished(directory: pathlib.Path) -> None:
     """Removes what a killed process left unfinished in `directory`."""
     for path in directory.glob(f"{_UNFINISHED}*"):

@@ -115,3 +115,21 @@ def test_a_folder_that_cannot_be_written_is_refused_in_one_line(tmp_path, place)
     with pytest.raises(InputError, match=r"The model directory cannot be written.*Received: ") as error:
         files.make_writable(tmp_path / pathlib.Path(place), "model directory")
     assert "\n" not in str(error.value)
+
+
+def test_a_removed_directory_is_whole_or_gone(tmp_path, monkeypatch):
+    path = tmp_path / "10"
+    path.mkdir()
+    (path / "state").write_text("x")
+
+    def fail(*_, **__):
+        raise OSError("killed")
+
+    with monkeypatch.context() as patch:
+        patch.setattr("shutil.rmtree", fail)
+        patch.setattr(os, "rename", fail)
+        with pytest.raises(OSError, match="killed"):
+            files.remove_directory(path)
+    assert (path / "state").read_text() == "x"
+    files.remove_directory(path)
+    assert os.listdir(tmp_path) == []

@@ -7,7 +7,6 @@ the last few, the best by the held-out images is kept; `best.json` names it.
 import dataclasses
 import json
 import pathlib
-import shutil
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -41,7 +40,7 @@ class Checkpoint:
                 status.expect_partial()  # or TensorFlow warns of every variable that is not read
             else:
                 status.assert_consumed()
-        except (tf.errors.OpError, AssertionError, ValueError) as error:
+        except (tf.errors.OpError, AssertionError, ValueError, IndexError) as error:  # IndexError: truncated data
             raise InputError(
                 f"The checkpoint cannot be read ({' '.join(str(error).split())[:200]}). Received: {self.path}; "
                 "remove that folder to go on from the one before."
@@ -64,7 +63,8 @@ class Checkpoints:
 
     def all(self) -> list[Checkpoint]:
         """Complete ones, oldest first."""
-        found = [path for path in self._directory.glob("[0-9]*") if (path / "info.json").exists()]
+        found = [path for path in self._directory.glob("[0-9]*") if path.name.isdecimal()]
+        found = [path for path in found if (path / "info.json").exists()]
         return sorted((Checkpoint(path, int(path.name)) for path in found), key=lambda found: found.step)
 
     def last(self) -> Checkpoint | None:
@@ -79,8 +79,10 @@ class Checkpoints:
     def save(self, step: int, state: State, *, info: Mapping[str, Any] | None = None) -> Checkpoint:
         """Writes a checkpoint, complete or absent, and removes those that are no longer kept."""
         path = self._directory / f"{step:09d}"
-        if not path.exists():
+        if not (path / "info.json").exists():
             self._directory.mkdir(parents=True, exist_ok=True)
+            if path.exists():  # what somebody removed in part
+                files.remove_directory(path)
             with files.new_directory(path) as beside:
                 _tracked(state).write(str(beside / "state"))
                 files.write_json(beside / "info.json", {"step": step, **(info or {})})
@@ -107,9 +109,7 @@ class Checkpoints:
         best = self._best_record().get("step")
         for checkpoint in self.all()[: -self._keep]:
             if checkpoint.step != best:
-                # Its info goes first: a folder without it is no checkpoint, whatever else is left of it.
-                (checkpoint.path / "info.json").unlink()
-                shutil.rmtree(checkpoint.path)
+                files.remove_directory(checkpoint.path)
 
 
 def _tracked(state: State) -> tf.train.Checkpoint:

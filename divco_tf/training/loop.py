@@ -55,10 +55,13 @@ class Options:
     eval_batch_size: int = 500
 
     def __post_init__(self) -> None:
-        for name in ("micro_batches", "keep_checkpoints", "log_every", "eval_batch_size", "checkpoint_every"):
-            value = getattr(self, name)
-            if value is not None and (not isinstance(value, int) or value < 1):
-                raise InputError(f"{name} is no positive whole number. Received: {value!r}; pass 1 or more.")
+        positive = ("micro_batches", "keep_checkpoints", "log_every", "eval_batch_size", "checkpoint_every", "threads")
+        for name, least in (*((name, 1) for name in positive), ("evaluate_every", 0), ("max_bad_steps", 0)):
+            value, may_be_none = getattr(self, name), name in ("checkpoint_every", "threads")
+            if value is None and may_be_none:
+                continue
+            if isinstance(value, bool) or not isinstance(value, int) or value < least:
+                raise InputError(f"{name} is no whole number from {least}. Received: {value!r}; pass {least} or more.")
 
 
 def train(
@@ -300,11 +303,11 @@ class _Progress:
         rate = (step - self._shown_step) / max(now - self._shown_at, 1e-9)
         self._shown_step, self._shown_at = step, now
         means = {name: float(value) for name, value in model.means.result().items()}
-        left = (self._total - step) / rate
+        minutes, seconds = divmod(round((self._total - step) / rate), 60)
         losses = "  ".join(f"{name} {means[name]:.4f}" for name in ("loss", "cotraining", "accuracy"))
         self._report(
             f"step {step}/{self._total}  epoch {step / self._steps_per_epoch:.2f}  {losses}  "
-            f"{rate:.2f} steps/s  {left // 60:.0f}:{left % 60:02.0f} left"
+            f"{rate:.2f} steps/s  {minutes}:{seconds:02} left"
         )
 
 
