@@ -4,10 +4,12 @@ A batch is a pure function of (seed, step), so a run goes on anywhere by startin
 threads, prefetching or an image's neighbours.
 """
 
+import contextlib
 import functools
 import os
 import re
-from collections.abc import Callable
+import traceback
+from collections.abc import Callable, Iterator
 
 import numpy as np
 import tensorflow as tf
@@ -185,6 +187,21 @@ def reraise_input_error(error: BaseException) -> None:
     found = re.search(r"\bInputError: (.+)", getattr(error, "message", None) or str(error))
     if isinstance(error, tf.errors.OpError) and found:
         raise InputError(found.group(1)) from error
+
+
+@contextlib.contextmanager
+def reading() -> Iterator[None]:
+    """Stands around a loop over a dataset: bad data raise `InputError`, and the iterator ends with the loop.
+
+    A traceback keeps the iterator that an exception came through. When the interpreter ends, its threads can no longer
+    run our Python, and its end would wait for them for ever (TensorFlow 2.21).
+    """
+    try:
+        yield
+    except BaseException as error:
+        traceback.clear_frames(error.__traceback__)
+        reraise_input_error(error)
+        raise
 
 
 def _mapped(

@@ -6,7 +6,7 @@ import time
 import numpy as np
 import tensorflow as tf
 
-from divco_tf.data.pipeline import evaluation_dataset, reraise_input_error
+from divco_tf.data.pipeline import evaluation_dataset, reading
 from divco_tf.data.sources import Source, open_source
 from divco_tf.errors import InputError
 from divco_tf.serving.export import SAVED_MODEL, read_record, versions_in
@@ -48,11 +48,8 @@ def evaluate_saved_model(
             f"{dataset}; evaluate on the dataset that the run was trained on."
         )
     start = time.monotonic()
-    try:
+    with reading():
         probabilities, branch_classes = _predictions(predict, source, batch_size)
-    except tf.errors.OpError as error:
-        reraise_input_error(error)
-        raise
     return figures(
         probabilities,
         branch_classes,

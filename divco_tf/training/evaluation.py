@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import tensorflow as tf
 
-from divco_tf.data.pipeline import evaluation_dataset, reraise_input_error
+from divco_tf.data.pipeline import evaluation_dataset, reading
 from divco_tf.data.sources import Source, open_source
 from divco_tf.models.branch_stack import BranchStack
 from divco_tf.training import losses, metrics
@@ -142,13 +142,10 @@ def score(
     start = time.monotonic()
     dataset = evaluation_dataset(source, batch_size=batch_size, preprocess=experiment.preprocessing)
     probabilities, classes = [], []
-    try:
+    with reading():
         for ensemble, branches in predict(images for images, _ in dataset):
             probabilities.append(ensemble)
             classes.append(branches)
-    except tf.errors.OpError as error:
-        reraise_input_error(error)
-        raise
     return figures(
         np.concatenate(probabilities),
         np.concatenate(classes),

@@ -14,7 +14,7 @@ from typing import Any
 import tensorflow as tf
 
 from divco_tf import files
-from divco_tf.data.pipeline import ViewPipeline, reraise_input_error
+from divco_tf.data.pipeline import ViewPipeline, reading
 from divco_tf.data.sources import Source, open_source
 from divco_tf.errors import InputError, RunError
 from divco_tf.training.checkpoint import Checkpoints
@@ -97,11 +97,8 @@ def train(
     run = _Run(experiment, pathlib.Path(model_dir), data_dir, options or Options(), extend, report)
     if operative_config is not None:
         files.write_text(run.model_dir / "config.gin", operative_config)
-    try:
+    with reading():
         run.train()
-    except tf.errors.OpError as error:
-        reraise_input_error(error)
-        raise
     return run.finish()
 
 

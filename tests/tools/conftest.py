@@ -1,9 +1,10 @@
-"""Toy configs in place of the shipped ones."""
+"""Toy configs in place of the shipped ones, and the programs in this process."""
 
 import gin
 import pytest
 
 from divco_tf.tools import _configs
+from tests.tools.in_process import Programs
 
 BASE = """
 from __gin__ import dynamic_registration
@@ -34,4 +35,11 @@ def toy_configs(tmp_path, monkeypatch):
     monkeypatch.setattr(_configs, "_search_configs_dir", lambda: None)
     monkeypatch.chdir(folder)  # where gin looks for includes
     yield folder
+    gin.clear_config()
+
+
+@pytest.fixture
+def divco(monkeypatch, capfd) -> Programs:
+    """Calls a program: divco("train", "--config=...")."""
+    yield Programs(monkeypatch, capfd)
     gin.clear_config()

@@ -1,0 +1,66 @@
+"""The programs without a process of their own: a second instead of seven."""
+
+import contextlib
+import dataclasses
+import importlib.util
+import pathlib
+import sys
+from collections.abc import Iterator
+
+import pytest
+from absl import flags
+
+from divco_tf.tools import _app
+
+TOOLS = pathlib.Path(_app.__file__).parent
+
+
+@dataclasses.dataclass(frozen=True)
+class Result:
+    """What a program left: its exit status and what it wrote."""
+
+    status: int
+    stdout: str
+    stderr: str
+
+
+class Programs:
+    """Calls `divco-<name>` through `_app.run`, as the console script does, but for absl's own set-up of logging."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture) -> None:
+        self._patch, self._capfd = monkeypatch, capfd
+
+    def __call__(self, name: str, *arguments: str) -> Result:
+        """Runs the program; file descriptor 2 is watched, so TensorFlow's own words count."""
+        self._patch.setattr(_app.app, "run", lambda main, flags_parser: sys.exit(main(flags_parser(sys.argv))))
+        self._patch.setattr(sys, "argv", [f"divco-{name}", *arguments])
+        self._capfd.readouterr()
+        with fresh_program(name) as module, pytest.raises(SystemExit) as ended:
+            module.run()
+        written = self._capfd.readouterr()
+        return Result(ended.value.code or 0, written.out, written.err)
+
+    def refusal(self, name: str, *arguments: str, status: int = 2) -> str:
+        """The one line with which the program refuses."""
+        result = self(name, *arguments)
+        assert (result.status, result.stdout) == (status, ""), result
+        (line,) = result.stderr.splitlines()
+        assert line.startswith(f"divco-{name}: error: ") and "Received: " in line and "Traceback" not in line
+        return line
+
+
+@contextlib.contextmanager
+def fresh_program(name: str) -> Iterator:
+    """A program's module with its flags defined anew; at the end they are gone, as two programs share names."""
+    before = set(flags.FLAGS)
+    spec = importlib.util.spec_from_file_location(f"in_process_{name}", TOOLS / f"{name}.py")
+    module = importlib.util.module_from_spec(spec)
+    sys.modules[spec.name] = module
+    try:
+        spec.loader.exec_module(module)
+        yield module
+    finally:
+        del sys.modules[spec.name]
+        for flag in set(flags.FLAGS) - before:
+            delattr(flags.FLAGS, flag)
+        flags.FLAGS.unparse_flags()

@@ -1,0 +1,65 @@
+"""divco-evaluate on runs: the table, JSON, several runs, weights and splits."""
+
+import json
+
+import pytest
+
+from divco_tf.training.evaluation import evaluate
+from tests.training import runs
+
+
+@pytest.fixture(scope="module")
+def two_runs(tmp_path_factory):
+    """The folders of a run of two branches and of one of one branch."""
+    root = tmp_path_factory.mktemp("runs")
+    runs.run(root / "split2", runs.experiment(held_out=0.2))
+    runs.run(root / "split1", runs.experiment(split_factor=1, epochs=1))
+    return root / "split2", root / "split1"
+
+
+def test_runs_share_a_table_in_which_the_ensemble_stands_over_its_branches(divco, two_runs):
+    split2, split1 = two_runs
+    result = divco("evaluate", f"--model_dir={split2},{split1}")
+    assert (result.status, result.stderr) == (0, "")
+    _, _, ensemble, branch0, branch1, single = result.stdout.splitlines()
+    assert ensemble.startswith(f"{split2}  (last step 8, 387 test images)")
+    assert branch0.startswith("  branch 0") and branch1.startswith("  branch 1")
+    assert single.startswith(f"{split1}  (last step 5, 387 test images)")
+    figures = evaluate(split2)
+    expected = [f"{100 * figures.accuracy:.2f}", f"{figures.negative_log_likelihood:.4f}"]
+    assert ensemble.split()[-4:-2] == expected
+    assert branch1.split()[-1] == f"{100 * figures.branch_accuracies[1]:.2f}"
+
+
+def test_json_holds_every_figure_in_full(divco, two_runs):
+    split2, _ = two_runs
+    content = json.loads(divco("evaluate", f"--model_dir={split2}", "--json").stdout)
+    evaluation, figures = content[str(split2)], evaluate(split2)
+    assert evaluation["accuracy"] == figures.accuracy
+    assert evaluation["branch_accuracies"] == list(figures.branch_accuracies)
+    assert evaluation["seconds_per_step"] == figures.seconds_per_step > 0
+
+
+@pytest.mark.parametrize(("flag", "key", "value"), [("weights", "weights", "best"), ("split", "split", "held_out")])
+def test_weights_and_split_are_chosen_by_flag(divco, two_runs, flag, key, value):
+    content = json.loads(divco("evaluate", f"--model_dir={two_runs[0]}", f"--{flag}={value}", "--json").stdout)
+    assert content[str(two_runs[0])][key].startswith(value)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "says"),
+    [
+        ([], "--model_dir or --saved_model"),
+        (["--model_dir=RUN", "--saved_model=x"], "--model_dir or --saved_model"),
+        (["--saved_model=x"], "--dataset"),
+        (["--saved_model=ROOT", "--dataset=digits"], "No SavedModel"),
+        (["--model_dir=ROOT"], "experiment.json is missing"),
+        (["--model_dir=RUN", "--weights=bets"], "best"),
+        (["--model_dir=RUN", "--weights=ema"], "no moving average"),
+        (["--model_dir=RUN", "--split=tests"], "test"),
+    ],
+)
+def test_bad_input_is_refused_in_one_line(divco, two_runs, arguments, says):
+    run, root = str(two_runs[0]), str(two_runs[0].parent)
+    arguments = [argument.replace("RUN", run).replace("ROOT", root) for argument in arguments]
+    assert says in divco.refusal("evaluate", *arguments)

@@ -1,0 +1,73 @@
+"""divco-summarize: sizes as JSON and as a table, from shapes alone."""
+
+import json
+import math
+import time
+
+import pytest
+
+from divco_tf.models.backbones import BACKBONES
+from tests.reference import load_json
+
+
+@pytest.mark.parametrize("key", ["wide_resnet28_10__cifar100__S4", "resnet164__cifar10__S2"])
+def test_json_is_the_references_record(divco, key):
+    record = next(record for record in load_json("backbones.json")["records"] if record["key"] == key)
+    result = divco(
+        "summarize",
+        f"--backbone={record['arch'].lower()}",
+        f"--split_factor={record['split_factor']}",
+        f"--num_classes={record['num_classes']}",
+        "--image_size=32",
+        "--json",
+    )
+    assert (result.status, result.stderr) == (0, "")
+    summary = json.loads(result.stdout)
+    assert summary["parameters"] == record["params_total"]
+    assert summary["multiply_adds"] == record["macs_total"]
+    assert summary["parameters_per_branch"] * record["split_factor"] == record["params_total"]
+    assert summary["multiply_adds_per_branch"] * record["split_factor"] == record["macs_total"]
+    assert (summary["backbone"], summary["split_factor"]) == (record["arch"].lower(), record["split_factor"])
+    assert set(summary) == {
+        *("backbone", "split_factor", "parameters", "parameters_per_branch"),
+        *("multiply_adds", "multiply_adds_per_branch", "regularisation"),
+    }
+
+
+def test_the_table_has_a_row_a_branch_and_the_whole(divco):
+    command = ("summarize", "--backbone=wide_resnet40_10", "--split_factor=2", "--num_classes=100")
+    head, _, *branches, whole = divco(*command).stdout.splitlines()
+    summary = json.loads(divco(*command, "--json").stdout)
+    assert head.startswith("wide_resnet40_10, split factor 2") and len(branches) == 2
+    for branch in branches:
+        assert f"{summary['parameters_per_branch']:,}" in branch and "dropout" in branch
+    assert whole.split() == ["whole", f"{summary['parameters']:,}", f"{summary['multiply_adds']:,}"]
+    # WRN-40-10's dropout of 0.1 is divided by S or its root, never left as it is.
+    assert any(math.isclose(summary["regularisation"]["dropout"], 0.1 / divisor) for divisor in (2, math.sqrt(2)))
+
+
+def test_a_network_of_gigabytes_answers_in_seconds(divco):
+    started = time.process_time()
+    result = divco("summarize", "--backbone=wide_resnet28_100", "--split_factor=1", "--num_classes=1000", "--json")
+    assert json.loads(result.stdout)["parameters"] > 3.5e9
+    assert time.process_time() - started < 10
+
+
+def test_every_backbone_is_listed(divco):
+    listed = divco("summarize", "--list").stdout.splitlines()
+    assert set(BACKBONES.names()) <= set(listed) and "wide_resnet<depth>_<width>" in listed
+
+
+@pytest.mark.parametrize(
+    ("arguments", "says"),
+    [
+        ([], "--backbone is missing"),
+        (["--backbone=wide_resent28_10"], "Did you mean wide_resnet28_10"),
+        (["--backbone=wide_resnet27_10"], "6 n + 4"),
+        (["--backbone=wide_resnet28_10", "--split_factor=0"], "split factor"),
+        (["--backbone=wide_resnet28_10", "--num_classes=1"], "num_classes=1"),
+        (["--backbone=wide_resnet28_10", "--image_size=0"], "(0, 0, 3)"),
+    ],
+)
+def test_bad_input_is_refused_in_one_line(divco, arguments, says):
+    assert says in divco.refusal("summarize", *arguments)

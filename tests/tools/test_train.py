@@ -1,0 +1,111 @@
+"""divco-train from a config to its table, the same command again, and on a folder of images."""
+
+import json
+import os
+import pathlib
+import subprocess
+import sys
+
+import gin
+
+from divco_tf.data.sources import open_source
+from divco_tf.tools import _configs
+from divco_tf.training.experiment import load
+from tests.data.images import image_folder
+from tests.training import runs
+
+ROOT = pathlib.Path(__file__).resolve().parents[2]
+
+TINY = (
+    '--bind=experiment.Experiment.backbone="tiny"',
+    "--bind=experiment.Experiment.epochs=1",
+    "--bind=schedules.LearningRate.warmup_epochs=0",
+    "--bind=loop.Options.threads=1",
+)
+DIGITS = ("--config=digits/wide_resnet10_2_split4", *TINY, "--bind=experiment.Experiment.batch_size=256")
+FOLDER = ("--config=image_folder/wide_resnet16_8_split4", *TINY, "--bind=experiment.Experiment.batch_size=8")
+
+
+def test_a_run_ends_with_a_table_of_the_ensemble_and_every_branch(divco, tmp_path):
+    result = divco("train", *DIGITS, f"--model_dir={tmp_path / 'digits'}")
+    assert (result.status, result.stderr) == (0, "")
+    *progress, head, rule, ensemble, branch0, _, _, branch3 = result.stdout.splitlines()
+    assert head.split() == ["accuracy", "%", "NLL", "ECE", "s", "/", "step"] and set(rule) == {"-", " "}
+    assert any(line.startswith("epoch 1: test accuracy") for line in progress)
+    record = runs.records(tmp_path / "digits")[-1]
+    assert ensemble.startswith("digits  (last step 5, 387 test images)")
+    assert f"{100 * record['accuracy']:.2f}" in ensemble
+    assert branch0.split() == ["branch", "0", f"{100 * record['branch_accuracies'][0]:.2f}"]
+    assert branch3.split()[:2] == ["branch", "3"]
+
+
+def test_the_same_command_again_answers_the_same(divco, tmp_path):
+    command = ("train", *DIGITS, f"--model_dir={tmp_path}")
+    first, again = divco(*command), divco(*command)
+    assert again.stdout.splitlines()[0].startswith("going on from step 5 of 5")
+    assert again.stdout.splitlines()[-6:] == first.stdout.splitlines()[-6:]
+
+
+def test_more_epochs_are_trained_with_extend(divco, tmp_path):
+    divco("train", *DIGITS, f"--model_dir={tmp_path}")
+    longer = ("train", *DIGITS, "--bind=experiment.Experiment.epochs=2", f"--model_dir={tmp_path}")
+    assert "pass --extend" in divco.refusal(*longer)
+    assert divco(*longer, "--extend").status == 0
+    assert [record["step"] for record in runs.records(tmp_path)] == [5, 10]
+
+
+def test_config_gin_describes_the_run_again(divco, tmp_path):
+    first = divco("train", *DIGITS, f"--model_dir={tmp_path / 'one'}")
+    config = tmp_path / "one" / "config.gin"
+    again = divco("train", f"--config={config}", f"--model_dir={tmp_path / 'two'}")
+    assert first.status == again.status == 0
+    one, two = (json.loads((tmp_path / name / "experiment.json").read_text()) for name in ("one", "two"))
+    assert one == two
+    runs.assert_same_run(tmp_path / "one", tmp_path / "two")
+    _configs.parse_config(str(config))
+    assert _configs.experiment().batch_size == 256 and _configs.options().threads == 1
+    gin.clear_config()
+
+
+def test_the_console_script_trains_and_says_nothing_on_stderr(tmp_path):
+    command = [sys.executable, "tools/train.py", "--config=digits/wide_resnet10_2_split4", f"--model_dir={tmp_path}"]
+    command += ['--bind=experiment.Experiment.backbone="wide_resnet10_1"', "--bind=experiment.Experiment.epochs=1"]
+    command += ["--bind=schedules.LearningRate.warmup_epochs=0"]
+    environment = {name: value for name, value in os.environ.items() if name != "TF_CPP_MIN_LOG_LEVEL"}
+    process = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True)
+    assert (process.returncode, process.stderr) == (0, "")
+    assert "branch 3" in process.stdout
+    versions = json.loads((tmp_path / "experiment.json").read_text())["versions"]
+    assert versions["divco_tf"] and versions["tensorflow"]
+
+
+def test_a_folder_of_images_trains_and_evaluates(divco, tmp_path):
+    folder = image_folder(tmp_path / "images", images=10)
+    result = divco("train", *FOLDER, f"--data_dir={folder}", f"--model_dir={tmp_path / 'run'}")
+    assert (result.status, result.stderr) == (0, "")
+    assert load(tmp_path / "run").num_classes == 3
+    evaluated = divco("evaluate", f"--model_dir={tmp_path / 'run'}", f"--data_dir={folder}", "--json")
+    (evaluation,) = json.loads(evaluated.stdout).values()
+    recorded = runs.records(tmp_path / "run")[-1]
+    assert recorded["split"] == evaluation["split"] == "test"
+    assert evaluation["accuracy"] == recorded["accuracy"] and evaluation["images"] == recorded["images"]
+
+
+def test_a_folder_listed_in_another_order_is_the_same_data(divco, tmp_path, monkeypatch):
+    folder = image_folder(tmp_path / "images", images=10)
+    divco("train", *FOLDER, f"--data_dir={folder}", f"--model_dir={tmp_path / 'one'}")
+    listed = []
+    for name in ("iterdir", "rglob"):
+        original = getattr(pathlib.Path, name)
+
+        def backwards(self, *arguments, original=original):
+            paths = sorted(original(self, *arguments), reverse=True)
+            listed.append(len(paths))
+            return iter(paths)
+
+        monkeypatch.setattr(pathlib.Path, name, backwards)
+    divco("train", *FOLDER, f"--data_dir={folder}", f"--model_dir={tmp_path / 'two'}")
+    assert listed
+    monkeypatch.undo()
+    runs.assert_same_run(tmp_path / "one", tmp_path / "two")
+    assert open_source("image_folder", "train", data_dir=str(folder)).class_names == ("class0", "class1", "class2")
