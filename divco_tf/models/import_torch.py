@@ -1,33 +1,49 @@
 """Weights under the names and in the layout of the authors' PyTorch networks -> a branch stack.
 
-Names are `models.<branch>.<module>.<tensor>`; a module is our layer of the same name. Convolutions are
-[out, in / groups, h, w] there and [h, w, in / groups, out] here, linear layers [out, in] and [in, out].
+Names are `models.<branch>.<module>.<tensor>`; a module is our layer of the same name.
 """
 
+import dataclasses
+import re
 from collections.abc import Mapping
 
 import keras
 import numpy as np
 
 from divco_tf.errors import InputError
+from divco_tf.models.backbones import backbone_of
 from divco_tf.models.branch_stack import BranchStack
 from divco_tf.registry import did_you_mean
 
-_TENSORS = {"kernel": "weight", "gamma": "weight", "beta": "bias", "bias": "bias"}
-_STATISTICS = {"moving_mean": "running_mean", "moving_variance": "running_var"}
+_KINDS = {
+    **{"kernel": "weight", "gamma": "weight", "beta": "bias", "bias": "bias"},
+    **{"moving_mean": "running_mean", "moving_variance": "running_var"},
+}
 _IGNORED = "num_batches_tracked"
 
 
-def torch_name(variable: keras.Variable) -> str:
-    """The name of a template's variable in a state dict of one network, without `models.<i>.`."""
-    module, tensor = variable.path.rsplit("/", 1)
-    return f"{module}.{ {**_TENSORS, **_STATISTICS}[tensor] }"
+@dataclasses.dataclass(frozen=True)
+class TorchTensor:
+    """A tensor of one network in a state dict: its name there, without `models.<i>.`, and our axes in its order."""
+
+    name: str
+    shape: tuple[int, ...]
+    axes: tuple[int, ...]
 
 
-def torch_shape(variable: keras.Variable) -> tuple[int, ...]:
-    """The shape of the same tensor in PyTorch's layout."""
-    shape = tuple(variable.shape)
-    return (shape[-1], shape[-2], *shape[:-2]) if len(shape) > 1 else shape
+def torch_tensors(template: keras.Model) -> list[TorchTensor]:
+    """The tensors that a template's variables come from, in their order."""
+    depthwise = {layer.kernel.path for layer in template.layers if isinstance(layer, keras.layers.DepthwiseConv2D)}
+    tensors = []
+    for variable in template.variables:
+        module, kind = variable.path.rsplit("/", 1)
+        rank = len(variable.shape)
+        # [out, in, h, w] there, [h, w, in, out] here; depthwise: [channels, 1, h, w] and [h, w, channels, 1].
+        last = (rank - 1, rank - 2) if variable.path not in depthwise else (rank - 2, rank - 1)
+        axes = (*last, *range(rank - 2)) if rank > 1 else (0,)
+        shape = tuple(variable.shape[axis] for axis in axes)
+        tensors.append(TorchTensor(f"{module}.{_KINDS[kind]}", shape, axes))
+    return tensors
 
 
 def import_state_dict(stack: BranchStack, state: Mapping[str, np.ndarray]) -> None:
@@ -35,17 +51,22 @@ def import_state_dict(stack: BranchStack, state: Mapping[str, np.ndarray]) -> No
 
     Args:
       stack: of the same backbone, split factor and number of classes.
-      state: all tensors of all branches by name; `...num_batches_tracked` counters are passed over.
+      state: all tensors of all branches by name; `...num_batches_tracked` counters are passed over, and so are
+        the backbone's `unused_tensors`.
 
     Raises:
       InputError: an entry is missing, surplus or mis-shaped (named); nothing is written then.
     """
+    tensors = torch_tensors(stack.network.template)
     expected = {
-        f"models.{branch}.{torch_name(variable)}": torch_shape(variable)
-        for branch in range(stack.split_factor)
-        for variable in stack.network.template.variables
+        f"models.{branch}.{tensor.name}": tensor.shape for branch in range(stack.split_factor) for tensor in tensors
     }
-    given = {name: value for name, value in state.items() if not name.endswith(_IGNORED)}
+    passed_over = backbone_of(stack.spec).unused_tensors(stack.spec)
+    given = {
+        name: value
+        for name, value in state.items()
+        if not name.endswith(_IGNORED) and re.sub(r"^models\.\d+\.", "", name) not in passed_over
+    }
     if missing := [name for name in expected if name not in given]:
         raise InputError(
             f"The state dict lacks {len(missing)} entries. Received: no {missing[0]} {expected[missing[0]]}."
@@ -60,13 +81,6 @@ def import_state_dict(stack: BranchStack, state: Mapping[str, np.ndarray]) -> No
             raise InputError(
                 f"An entry has another shape. Received: {name} {np.shape(given[name])}; it must be {shape}."
             )
-    for variable, stacked in zip(stack.network.template.variables, stack._stacked_in_order(), strict=True):
-        values = [
-            _from_torch(np.asarray(given[f"models.{branch}.{torch_name(variable)}"]))
-            for branch in range(stack.split_factor)
-        ]
-        stacked.assign(np.stack(values))
-
-
-def _from_torch(value: np.ndarray) -> np.ndarray:
-    return np.moveaxis(value, (1, 0), (-2, -1)) if value.ndim > 1 else value
+    for tensor, stacked in zip(tensors, stack._stacked_in_order(), strict=True):
+        values = [np.asarray(given[f"models.{branch}.{tensor.name}"]) for branch in range(stack.split_factor)]
+        stacked.assign(np.stack([value.transpose(np.argsort(tensor.axes)) for value in values]))

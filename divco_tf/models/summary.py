@@ -73,7 +73,7 @@ def count_multiply_adds(model: keras.Model) -> int:
     for layer in model._flatten_layers(include_self=False):
         if isinstance(layer, keras.layers.Dense):
             total += math.prod(layer.kernel.shape)
-        elif isinstance(layer, keras.layers.Conv2D):
+        elif isinstance(layer, (keras.layers.Conv2D, keras.layers.DepthwiseConv2D)):
             height, width = layer.output.shape[1:3]
             total += height * width * math.prod(layer.kernel.shape)
     return total

@@ -10,7 +10,7 @@ Another package adds its own by the decorator, and by an entry point in the grou
 
 import dataclasses
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from typing import Any
 
 from divco_tf.errors import InputError
@@ -18,6 +18,10 @@ from divco_tf.registry import Registry
 
 Builder = Callable[..., Any]
 """(spec, image, *, draw, num_classes) -> logits, on Keras's symbolic tensors."""
+
+
+def _none(spec: Any) -> Collection[str]:
+    return ()
 
 
 @dataclasses.dataclass(frozen=True)
@@ -29,11 +33,13 @@ class Backbone:
       spec: frozen dataclass with all that defines the large network, its regularisation included.
       builder: called as `builder(spec, image, draw=draw, num_classes=K)` with symbolic tensors: `image`
         [B, H, W, C] float, `draw` uint64 [B, 2] for the stochastic layers of `models.layers`. Returns logits [B, K].
+      unused_tensors: spec -> names of tensors in the authors' checkpoints that no forward pass uses: not built here.
     """
 
     name: str
     spec: Any
     builder: Builder
+    unused_tensors: Callable[[Any], Collection[str]] = _none
 
 
 BACKBONES: Registry[Backbone] = Registry("backbone", entry_points="divco_tf.backbones")
@@ -48,7 +54,11 @@ def register_backbone(name: str, spec: Any) -> Callable[[Builder], Builder]:
 
 
 def register_backbones(
-    specs: Mapping[str, Any], *, pattern: str | None = None, parse: Callable[..., Any] | None = None
+    specs: Mapping[str, Any],
+    *,
+    pattern: str | None = None,
+    parse: Callable[..., Any] | None = None,
+    unused_tensors: Callable[[Any], Collection[str]] = _none,
 ) -> Callable[[Builder], Builder]:
     """Decorates a family's builder: registers it with every spec of a table {name: spec}.
 
@@ -56,6 +66,7 @@ def register_backbones(
       specs: frozen dataclasses of one type, by backbone name.
       pattern: the form of further legal names with whole numbers in angle brackets, "wide_resnet<depth>_<width>".
       parse: called with the numbers of such a name; returns the spec, or refuses.
+      unused_tensors: see `Backbone`.
 
     Raises:
       InputError: a spec that is no frozen dataclass or of a type that another builder has, or a name that is taken.
@@ -72,7 +83,7 @@ def register_backbones(
                     f"Specs of one type have one builder. Received: {name} with a {type(spec).__name__}, "
                     f"which is {other.__name__}'s; subclass the spec."
                 )
-            BACKBONES.add(name, Backbone(name, spec, builder))
+            BACKBONES.add(name, Backbone(name, spec, builder, unused_tensors))
         if pattern is not None:
             regex = re.compile(re.sub(r"<\w+>", r"(\\d+)", pattern))
 
@@ -98,4 +109,16 @@ def backbone_of(spec: Any) -> Backbone:
     raise InputError(f"No backbone takes this spec. Received: {spec!r}; pass the spec of a registered backbone.")
 
 
-from divco_tf.models.backbones import resnet_cifar, wide_resnet_cifar  # noqa: E402, F401  (they register themselves)
+from divco_tf.models.backbones import (  # noqa: E402  (they register themselves)
+    densenet,  # noqa: F401
+    efficientnet,  # noqa: F401
+    efficientnet_cifar,  # noqa: F401
+    pyramidnet,  # noqa: F401
+    resnest,  # noqa: F401
+    resnet,  # noqa: F401
+    resnet_cifar,  # noqa: F401
+    senet,  # noqa: F401
+    senet_cifar,  # noqa: F401
+    shake_shake,  # noqa: F401
+    wide_resnet_cifar,  # noqa: F401
+)

@@ -1,4 +1,4 @@
-"""Layers whose defaults are the paper's: convolution, batch normalisation, shortcut pooling, dropout.
+"""Layers whose defaults are the paper's: convolution, batch normalisation, pooling, shortcuts, the classifier.
 
 Convolutions and norms are named by their module path in the authors' networks ("layer1.0.conv1"), so that weights
 of either side are found by name (`models.import_torch`).
@@ -9,14 +9,34 @@ from typing import Any
 import keras
 import tensorflow as tf
 
-from divco_tf.errors import InputError
-from divco_tf.models import draws
+from divco_tf.models.layers.grouped import GroupedConv2D
+from divco_tf.models.layers.stochastic import Dropout
 
 # fan_out is not divided by groups in the reference; Keras's kernel shape gives the same number there.
-KERNEL_INITIALIZER = keras.initializers.VarianceScaling(2.0, "fan_out", "untruncated_normal")
+FAN_OUT_NORMAL = keras.initializers.VarianceScaling(2.0, "fan_out", "untruncated_normal")
+FAN_IN_UNIFORM = keras.initializers.VarianceScaling(1 / 3, "fan_in", "uniform")
+"""PyTorch's default for kernels: uniform within +-1 / sqrt(fan_in)."""
+
+SMALL_NORMAL = keras.initializers.RandomNormal(stddev=1e-3)
 
 
-def conv(x: Any, filters: int, kernel_size: int, *, name: str, stride: int = 1, use_bias: bool = False) -> Any:
+def fan_in_uniform(fan_in: int) -> keras.initializers.Initializer:
+    """PyTorch's default for biases, whose shape does not tell the fan-in: uniform within +-1 / sqrt(fan_in)."""
+    return keras.initializers.RandomUniform(-(fan_in**-0.5), fan_in**-0.5)
+
+
+def conv(
+    x: Any,
+    filters: int,
+    kernel_size: int,
+    *,
+    name: str,
+    stride: int = 1,
+    groups: int = 1,
+    use_bias: bool = False,
+    kernel_initializer: Any = FAN_OUT_NORMAL,
+    bias_initializer: Any = "zeros",
+) -> Any:
     """Convolution, [B, H, W, C] -> [B, ceil(H / stride), ceil(W / stride), filters].
 
     Zeros are padded on both sides alike, as PyTorch does: "same" would pad a strided one at the end only.
@@ -25,21 +45,24 @@ def conv(x: Any, filters: int, kernel_size: int, *, name: str, stride: int = 1, 
     if stride > 1 and kernel_size > 1:
         x = keras.layers.ZeroPadding2D(kernel_size // 2, name=f"{name}.pad")(x)
         padding = "valid"
-    return keras.layers.Conv2D(
+    options = {} if groups == 1 else {"groups": groups}
+    return (keras.layers.Conv2D if groups == 1 else GroupedConv2D)(
         filters,
         kernel_size,
         strides=stride,
         padding=padding,
         use_bias=use_bias,
-        kernel_initializer=KERNEL_INITIALIZER,
+        kernel_initializer=kernel_initializer,
+        bias_initializer=bias_initializer,
         name=name,
+        **options,
     )(x)
 
 
-def norm(x: Any, *, name: str, gamma: float = 1.0) -> Any:
-    """Batch normalisation over [B, H, W], momentum 0.9 and epsilon 1e-5; `gamma` is the initial scale."""
+def norm(x: Any, *, name: str, gamma: float = 1.0, momentum: float = 0.9, epsilon: float = 1e-5) -> Any:
+    """Batch normalisation over [B, H, W]; `gamma` is the initial scale, `momentum` the old statistics' weight."""
     return BatchNormalization(
-        momentum=0.9, epsilon=1e-5, gamma_initializer=keras.initializers.Constant(gamma), name=name
+        momentum=momentum, epsilon=epsilon, gamma_initializer=keras.initializers.Constant(gamma), name=name
     )(x)
 
 
@@ -48,10 +71,25 @@ def relu(x: Any, *, name: str) -> Any:
     return keras.layers.ReLU(name=name)(x)
 
 
-def conv_norm_relu(x: Any, filters: int, kernel_size: int, *, names: tuple[str, str], stride: int = 1) -> Any:
+def conv_norm_relu(
+    x: Any, filters: int, kernel_size: int, *, names: tuple[str, str], stride: int = 1, groups: int = 1
+) -> Any:
     """Convolution, batch normalisation, ReLU; `names` are the convolution's and the norm's."""
-    x = conv(x, filters, kernel_size, stride=stride, name=names[0])
+    x = conv(x, filters, kernel_size, stride=stride, groups=groups, name=names[0])
     return relu(norm(x, name=names[1]), name=f"{names[1]}.relu")
+
+
+def deep_stem(x: Any, widths: tuple[int, int, int], *, names: tuple[tuple[str, str], ...]) -> Any:
+    """ResNet-D's stem (He et al., arXiv 1812.01187): three 3x3 convolutions, the first strided."""
+    for index, width in enumerate(widths):
+        x = conv_norm_relu(x, width, 3, stride=2 if index == 0 else 1, names=names[index])
+    return x
+
+
+def max_pool(x: Any, *, name: str) -> Any:
+    """3x3 maxima with stride 2 and a padding of 1, of what is nowhere negative (after a ReLU): zeros pad as -inf."""
+    x = keras.layers.ZeroPadding2D(1, name=f"{name}.pad")(x)
+    return keras.layers.MaxPooling2D(3, 2, name=name)(x)
 
 
 def shortcut(x: Any, filters: int, *, name: str, stride: int = 1) -> Any:
@@ -74,13 +112,26 @@ def residual(x: Any, y: Any, *, stride: int, name: str) -> Any:
     return relu(keras.layers.Add(name=f"{name}.add")([x, y]), name=f"{name}.relu")
 
 
-def classifier(x: Any, num_classes: int, *, name: str = "fc", dropout: float = 0.0, draw: Any = None) -> Any:
+def classifier(
+    x: Any,
+    num_classes: int,
+    *,
+    name: str = "fc",
+    dropout: float = 0.0,
+    draw: Any = None,
+    kernel_initializer: Any = SMALL_NORMAL,
+    bias_initializer: Any = "zeros",
+) -> Any:
     """Global average pooling, dropout, a linear layer in float32: [B, H, W, C] -> logits [B, num_classes]."""
     x = keras.layers.GlobalAveragePooling2D(name="avgpool", dtype="float32")(x)
     if dropout:
         x = Dropout(dropout, name="dropout", dtype="float32")(x, draw=draw)
     return keras.layers.Dense(
-        num_classes, kernel_initializer=keras.initializers.RandomNormal(stddev=1e-3), dtype="float32", name=name
+        num_classes,
+        kernel_initializer=kernel_initializer,
+        bias_initializer=bias_initializer,
+        dtype="float32",
+        name=name,
     )(x)
 
 
@@ -113,36 +164,3 @@ class BatchNormalization(keras.layers.BatchNormalization):
             self.moving_mean.assign(new_mean)
             self.moving_variance.assign(new_variance)
         return outputs
-
-
-@keras.saving.register_keras_serializable("divco_tf")
-class Dropout(keras.layers.Layer):
-    """Dropout whose mask is a function of (seed, step, layer, branch, position in the global batch).
-
-    Args:
-      rate: probability of zeroing an element; the others are scaled by 1 / (1 - rate).
-    """
-
-    def __init__(self, rate: float, **kwargs: Any) -> None:
-        super().__init__(**kwargs)
-        if not 0 <= rate < 1:
-            raise InputError(f"The dropout rate is no probability below 1. Received: {rate}; pass 0 <= rate < 1.")
-        self.rate = rate
-
-    def call(self, inputs: tf.Tensor, draw: tf.Tensor | None = None, training: bool | None = None) -> tf.Tensor:
-        """[B, ...] -> the same shape. `draw`: uint64 [B, 2]; without it TensorFlow's global generator draws."""
-        if not training or self.rate == 0:
-            return inputs
-        if draw is None:
-            draw = draws.random_draw_keys(tf.shape(inputs)[0])
-        numbers = draws.uniform(draw, tuple(inputs.shape[1:]), layer=self.name)
-        kept = tf.cast(numbers >= self.rate, inputs.dtype)
-        return inputs * kept / (1.0 - self.rate)
-
-    def compute_output_shape(self, inputs_shape: tuple, draw_shape: tuple | None = None) -> tuple:
-        """The input's."""
-        return inputs_shape
-
-    def get_config(self) -> dict:
-        """The constructor's arguments."""
-        return {**super().get_config(), "rate": self.rate}

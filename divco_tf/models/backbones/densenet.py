@@ -1,0 +1,1 @@
+"""DenseNet-BC (Huang et al., arXiv 1608.06993)."""

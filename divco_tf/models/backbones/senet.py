@@ -1,0 +1,1 @@
+"""Squeeze-and-excitation networks for ImageNet (Hu et al., arXiv 1709.01507)."""

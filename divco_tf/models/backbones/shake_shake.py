@@ -1,0 +1,1 @@
+"""Shake-Shake (Gastaldi, arXiv 1705.07485)."""
