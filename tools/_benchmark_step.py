@@ -1,10 +1,12 @@
 """`divco-benchmark step`: a training step of the branch stack beside what it could have been."""
 
+import contextlib
+import dataclasses
+import functools
 import os
 import platform
 import statistics
 import sys
-import time
 from collections.abc import Callable, Mapping
 from typing import Any
 from unittest import mock
@@ -13,19 +15,59 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from divco_tf.models import layers
 from divco_tf.models.branch_stack import BranchStack, build
+from divco_tf.models.layers import basic
 from divco_tf.models.spec import branch_spec
 from divco_tf.models.template import build_network
+from divco_tf.tools._benchmark_process import Step, Worker
 from divco_tf.training import losses
 from divco_tf.training.cotraining import CoTrainingModel
 from divco_tf.training.optimizers import SGD
 from divco_tf.training.schedules import CoTraining
 
-Step = Callable[[], Any]
 STACK, XLA, SEPARATE = "branch stack", "branch stack, XLA", "separate Keras models"
+DEFAULT_THREADS, SHARED_CORES = "branch stack, TensorFlow's threads", "separate Keras models, the stack's threads"
 LARGE, TORCH = "S=1 network", "PyTorch, eager"
 WEIGHT, RATE, MOMENTUM = 0.5, 0.01, 0.9
+
+
+@dataclasses.dataclass(frozen=True)
+class Settings:
+    """What is timed; `division` is what `branch_spec` takes, {"split_factor": 4}."""
+
+    backbone: str
+    division: Mapping[str, int]
+    batch_size: int
+    image_size: int
+    num_classes: int
+
+    @property
+    def split_factor(self) -> int:
+        """S."""
+        return max(self.division.values())
+
+    def system(self, name: str) -> Step:
+        """A training step of the system `name`, in this process."""
+        spec = branch_spec(self.backbone, **self.division)
+        sizes = {"num_classes": self.num_classes, "input_shape": (self.image_size, self.image_size, 3)}
+        rng = np.random.default_rng(0)
+        shape = (self.batch_size, self.split_factor, *sizes["input_shape"])
+        views = rng.standard_normal(shape, np.float32)
+        labels = np.eye(self.num_classes, dtype=np.float32)[rng.integers(self.num_classes, size=self.batch_size)]
+        if name in (SEPARATE, SHARED_CORES):
+            return _separate_step(spec, self.split_factor, sizes, views, labels)
+        if name == TORCH:
+            return _torch_step(spec, self.split_factor, sizes, views, labels)
+        if name == LARGE:
+            return _stack_step(build(self.backbone, **sizes), views[:, :1], labels)
+        stack = build(spec=spec, copies=self.split_factor, **sizes)
+        return _stack_step(stack, views, labels, jit="on" if name == XLA else "off")
+
+    def worker(self, name: str, report: Callable[[str], None]) -> Worker:
+        """The system `name` in a process of its own, on the threads that it would be used with."""
+        shares = name in (STACK, SHARED_CORES)
+        make = functools.partial(self.system, name)
+        return Worker(name, make, cpu_threads=self.split_factor if shares else None, report=report)
 
 
 def run(
@@ -40,40 +82,27 @@ def run(
     report: Callable[[str], None],
     xla: bool = False,
 ) -> dict[str, Any]:
-    """Times every system; see the module `benchmark` for the arguments.
+    """Times every system in a process of its own, since threads are a process's; see the module `benchmark`.
 
     Returns:
       head and rows of the table, and what JSON holds: command, machine, settings, systems by name.
     """
-    split_factor = max(division.values())
-    spec, shape = branch_spec(backbone, **division), (image_size, image_size, 3)
-    rng = np.random.default_rng(0)
-    views = rng.standard_normal((batch_size, split_factor, *shape), np.float32)
-    labels = np.eye(num_classes, dtype=np.float32)[rng.integers(num_classes, size=batch_size)]
-    sizes = {"num_classes": num_classes, "input_shape": shape}
-    makers: dict[str, Callable[[], Step]] = {
-        STACK: lambda: _stack_step(build(spec=spec, copies=split_factor, **sizes), views, labels),
-        SEPARATE: lambda: _separate_step(spec, split_factor, sizes, views, labels),
-        LARGE: lambda: _stack_step(build(backbone, **sizes), views[:, :1], labels),
-    }
-    if "copies" in division:
-        del makers[LARGE]  # undivided copies have no large network
-    if xla:
-        makers[XLA] = lambda: _stack_step(build(spec=spec, copies=split_factor, **sizes), views, labels, jit="on")
+    settings = Settings(backbone, division, batch_size, image_size, num_classes)
+    names = [STACK, DEFAULT_THREADS, SEPARATE, SHARED_CORES]
+    if "copies" not in division:
+        names.append(LARGE)  # undivided copies have no large network
     torch_version = _torch_version()
-    if torch_version:
-        makers[TORCH] = lambda: _torch_step(spec, split_factor, sizes, views, labels)
-    systems = {name: _first(name, make, report) for name, make in makers.items()}
-    _rounds(systems, rounds, steps, report)
-    for system in systems.values():
-        del system["step"]
-    settings = {"backbone": backbone, **division, "batch_size": batch_size, "image_size": image_size}
+    names += [XLA] * xla + [TORCH] * bool(torch_version)
+    with contextlib.ExitStack() as stack:
+        workers = {name: stack.enter_context(settings.worker(name, report)) for name in names}
+        _rounds(workers, rounds, steps, report)
+    systems = {name: worker.times for name, worker in workers.items()}
     return {
         "head": ("", "build s", "trace + first step s", "of separate", "a step s", "of separate", "fastest s"),
         "rows": [_row(name, system, systems[SEPARATE]) for name, system in systems.items()],
         "command": " ".join(["divco-benchmark", *sys.argv[1:]]),
         "machine": {**machine(), "torch": torch_version},
-        "settings": {**settings, "rounds": rounds, "steps": steps},
+        "settings": {**division, **dataclasses.asdict(settings), "rounds": rounds, "steps": steps},
         "systems": systems,
     }
 
@@ -85,26 +114,14 @@ def machine() -> dict[str, Any]:
     return {"cores": len(os.sched_getaffinity(0)), "processor": platform.machine(), "gpus": gpus, **versions}
 
 
-def _first(name: str, make: Callable[[], Step], report: Callable[[str], None]) -> dict[str, Any]:
-    start = time.perf_counter()
-    step = make()
-    built = time.perf_counter()
-    step()
-    first = time.perf_counter()
-    report(f"{name}: built in {built - start:.2f} s, first step {first - built:.2f} s")
-    return {"step": step, "build": built - start, "first": first - built, "rounds": []}
-
-
-def _rounds(systems: dict[str, dict], rounds: int, steps: int, report: Callable[[str], None]) -> None:
-    for system in systems.values():
-        system["step"]()  # a second one: caches and thread pools are warm then
+def _rounds(workers: dict[str, Worker], rounds: int, steps: int, report: Callable[[str], None]) -> None:
+    for worker in workers.values():
+        worker.seconds(1)  # caches and thread pools are warm then
     for index in range(rounds):
-        for system in systems.values():
-            start = time.perf_counter()
-            for _ in range(steps):
-                system["step"]()
-            system["rounds"].append((time.perf_counter() - start) / steps)
-        report(f"round {index + 1}/{rounds}: " + ", ".join(f"{n} {s['rounds'][-1]:.3f} s" for n, s in systems.items()))
+        for worker in workers.values():
+            worker.times["rounds"].append(worker.seconds(steps) / steps)
+        told = ", ".join(f"{name} {worker.times['rounds'][-1]:.3f} s" for name, worker in workers.items())
+        report(f"round {index + 1}/{rounds}: {told}")
 
 
 def _row(name: str, system: dict[str, Any], separate: dict[str, Any]) -> tuple[str, ...]:
@@ -134,7 +151,7 @@ def _separate_step(
     spec: Any, split_factor: int, sizes: Mapping[str, Any], views: np.ndarray, labels: np.ndarray
 ) -> Step:
     """S functional Keras models with Keras's own batch norm and optimizer, in one tf.function."""
-    with mock.patch.object(layers, "BatchNormalization", keras.layers.BatchNormalization):
+    with mock.patch.object(basic, "BatchNormalization", keras.layers.BatchNormalization):
         models = [build_network(spec, name=f"branch{index}", **sizes) for index in range(split_factor)]
     variables = [variable for model in models for variable in model.trainable_variables]
     optimizer = keras.optimizers.SGD(RATE, momentum=MOMENTUM, nesterov=True)

@@ -1,17 +1,21 @@
 """Measures divco_tf against what else there is, in one run: divco-benchmark step --backbone wide_resnet40_1.
 
+`step` times training steps, `compile` the way to the first one of deep networks, with the peak memory.
+
 Every system of a table is timed in turn, round by round: machines are shared and noisy, so ratios count. Run nothing
 else meanwhile.
 """
 
 import json
 import pathlib
+from typing import Any
 
 from absl import flags
 
 from divco_tf.tools import _app
 
-_BACKBONE = flags.DEFINE_string("backbone", "wide_resnet40_1", "A registered backbone.")
+_BACKBONE = flags.DEFINE_string("backbone", "wide_resnet40_1", "What `step` trains: a registered backbone.")
+_BACKBONES = flags.DEFINE_list("backbones", ["pyramidnet272", "densenet190", "senet154"], "What `compile` starts.")
 _SPLIT_FACTOR = flags.DEFINE_integer("split_factor", 4, "S.")
 _UNDIVIDED = flags.DEFINE_bool("undivided", False, "Stack S copies of the backbone instead of dividing it.")
 _BATCH_SIZE = flags.DEFINE_integer("batch_size", 16, "Images a step.")
@@ -25,24 +29,9 @@ _OUT = flags.DEFINE_string("out", None, "A file for the result as JSON; without 
 
 def main(command: str) -> None:
     """Runs the command, prints its table and its JSON."""
-    from divco_tf.models.spec import branch_spec
-
-    branch_spec(_BACKBONE.value, **_division())  # refuses before TensorFlow is imported
-    _app.load_tensorflow()
-    from divco_tf.tools import _benchmark_step
+    result = {"step": _step, "compile": _compile}[command]()
     from divco_tf.tools._tables import table
 
-    result = {"step": _benchmark_step.run}[command](
-        _BACKBONE.value,
-        division=_division(),
-        batch_size=_BATCH_SIZE.value,
-        image_size=_IMAGE_SIZE.value,
-        num_classes=_NUM_CLASSES.value,
-        rounds=_ROUNDS.value,
-        steps=_STEPS.value,
-        xla=_XLA.value,
-        report=lambda line: print(line, flush=True),
-    )
     print(table(result["head"], result["rows"]))
     text = json.dumps({key: result[key] for key in ("command", "machine", "settings", "systems")}, indent=1)
     if _OUT.value:
@@ -51,13 +40,50 @@ def main(command: str) -> None:
         print(text)
 
 
-def _division() -> dict[str, int]:
-    return {"copies": _SPLIT_FACTOR.value} if _UNDIVIDED.value else {"split_factor": _SPLIT_FACTOR.value}
+def _step() -> dict[str, Any]:
+    from divco_tf.models.spec import branch_spec
+
+    division = {"copies" if _UNDIVIDED.value else "split_factor": _SPLIT_FACTOR.value}
+    branch_spec(_BACKBONE.value, **division)  # refuses before TensorFlow is imported
+    _app.load_tensorflow()
+    from divco_tf.tools import _benchmark_step
+
+    return _benchmark_step.run(
+        _BACKBONE.value,
+        division=division,
+        batch_size=_BATCH_SIZE.value,
+        image_size=_IMAGE_SIZE.value,
+        num_classes=_NUM_CLASSES.value,
+        rounds=_ROUNDS.value,
+        steps=_STEPS.value,
+        xla=_XLA.value,
+        report=_report,
+    )
+
+
+def _compile() -> dict[str, Any]:
+    from divco_tf.models.spec import branch_spec
+
+    for backbone in _BACKBONES.value:
+        branch_spec(backbone, split_factor=_SPLIT_FACTOR.value)
+    _app.load_tensorflow()
+    from divco_tf.tools import _benchmark_compile
+
+    return _benchmark_compile.run(
+        backbones=_BACKBONES.value,
+        split_factor=_SPLIT_FACTOR.value,
+        batch_size=_BATCH_SIZE.value,
+        report=_report,
+    )
+
+
+def _report(line: str) -> None:
+    print(line, flush=True)
 
 
 def run() -> None:
     """The console script."""
-    _app.run(main, program="divco-benchmark", commands=("step",))
+    _app.run(main, program="divco-benchmark", commands=("step", "compile"))
 
 
 if __name__ == "__main__":

@@ -26,7 +26,10 @@ def main() -> None:
 
     from divco_tf.tools._tables import evaluation_table
     from divco_tf.training.loop import train
+    from divco_tf.training.runtime import resolve_jit, share_cores
 
+    if not resolve_jit(options.jit):  # XLA wants all cores for one branch: divco-benchmark step --xla
+        share_cores(experiment.split_factor)
     model_dir = pathlib.Path(_MODEL_DIR.value)
     evaluation = train(
         experiment,

@@ -1,7 +1,9 @@
 """The step benchmark measures what it says, on a network small enough for a test."""
 
+import functools
 import json
 
+import keras
 import numpy as np
 import pytest
 
@@ -30,6 +32,8 @@ def result():
 def test_every_system_is_timed_in_every_round(result):
     systems = result["systems"]
     assert {"branch stack", "separate Keras models", "S=1 network"} <= set(systems)
+    threads = {"branch stack, TensorFlow's threads", "separate Keras models, the stack's threads"}
+    assert threads <= set(systems)
     for system in systems.values():
         assert len(system["rounds"]) == 2
         assert min(system["build"], system["first"], *system["rounds"]) > 0
@@ -41,6 +45,38 @@ def test_the_result_is_json_with_machine_and_settings(result):
     kept = json.loads(json.dumps({key: result[key] for key in ("command", "machine", "settings", "systems")}))
     assert kept["machine"]["cores"] >= 1
     assert kept["settings"]["split_factor"] == 2
+
+
+def test_compile_tells_both_ways_to_the_first_step():
+    from divco_tf.tools import _benchmark_compile
+
+    result = _benchmark_compile.run(
+        backbones=["wide_resnet10_1"], split_factor=2, batch_size=2, report=lambda line: None
+    )
+    times = result["systems"]["wide_resnet10_1"]
+    assert set(times) == {"branch stack", "separate Keras models"}
+    assert times["separate Keras models"]["of_separate"] == 1
+    assert 0 < times["branch stack"]["of_separate"] < 1
+    assert all(system["peak_mb"] > 100 for system in times.values())
+    assert len(result["rows"]) == 2
+
+
+def test_separate_models_have_kerass_own_batch_norm(monkeypatch):
+    from divco_tf.tools import _benchmark_step
+
+    used = []
+    call = keras.layers.BatchNormalization.call
+
+    @functools.wraps(call)  # Keras reads the signature
+    def noted(self, *args, **options):
+        used.append(type(self))
+        return call(self, *args, **options)
+
+    monkeypatch.setattr(keras.layers.BatchNormalization, "call", noted)
+    spec = branch_spec("wide_resnet10_2", split_factor=2)
+    labels = np.eye(3, dtype=np.float32)[:2]
+    _benchmark_step._separate_step(spec, 2, SIZES, np.zeros((2, 2, 8, 8, 3), np.float32), labels)()
+    assert set(used) == {keras.layers.BatchNormalization}
 
 
 def test_separate_models_are_trained_by_the_same_loss_as_the_stack():

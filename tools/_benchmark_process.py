@@ -1,0 +1,74 @@
+"""A system under measurement in a process of its own: threads, traces and memory are a process's."""
+
+import multiprocessing
+import resource
+import time
+from collections.abc import Callable
+from typing import Any
+
+from divco_tf.tools import _app
+
+Step = Callable[[], Any]
+
+
+class Worker:
+    """Makes one training step in a new process, which waits while others are timed.
+
+    Args:
+      make: returns the step; pickled, so a function of a module or a partial of one.
+      cpu_threads: among how many branches the process shares its cores (`runtime.share_cores`); None leaves
+        TensorFlow's threads alone.
+      report: called with a line when the first step has been taken.
+
+    Attributes:
+      times: "build" and "first" in seconds, "peak_mb" after the first step, and "rounds", seconds a step.
+    """
+
+    def __init__(
+        self, name: str, make: Callable[[], Step], *, cpu_threads: int | None, report: Callable[[str], None]
+    ) -> None:
+        context = multiprocessing.get_context("spawn")
+        self._pipe, theirs = context.Pipe()
+        self._process = context.Process(target=_serve, args=(theirs, cpu_threads), daemon=True)
+        self._process.start()
+        theirs.close()  # or a worker that dies would be waited for
+        self._pipe.send(make)
+        self.times: dict[str, Any] = {**self._pipe.recv(), "rounds": []}
+        report(f"{name}: built in {self.times['build']:.2f} s, first step {self.times['first']:.2f} s")
+
+    def seconds(self, steps: int) -> float:
+        """How long some steps take."""
+        self._pipe.send(steps)
+        return self._pipe.recv()
+
+    def __enter__(self) -> "Worker":
+        return self
+
+    def __exit__(self, *_: Any) -> None:
+        self._process.terminate()
+        self._process.join()
+
+
+def _serve(pipe: Any, cpu_threads: int | None) -> None:
+    _app.load_tensorflow()
+    import tensorflow as tf
+
+    from divco_tf.training.runtime import share_cores
+
+    if cpu_threads is not None:
+        share_cores(cpu_threads)
+    make = pipe.recv()  # its module, with Keras, is imported here
+    tf.zeros([]).numpy()  # TensorFlow itself has started then
+    start = time.perf_counter()
+    step = make()
+    built = time.perf_counter()
+    step()
+    first = time.perf_counter()
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+    pipe.send({"build": built - start, "first": first - built, "peak_mb": peak})
+    while True:
+        steps = pipe.recv()
+        start = time.perf_counter()
+        for _ in range(steps):
+            step()
+        pipe.send(time.perf_counter() - start)
