@@ -142,3 +142,18 @@ def check_regularisers(template: keras.Model, record: dict[str, Any]) -> None:
     theirs = record["regularisers"]
     dropouts = [[layer.name, layer.rate] for layer in template.layers if isinstance(layer, layers.Dropout)]
     assert [rate for _, rate in dropouts] == pytest.approx([rate for _, rate in theirs.get("dropout_modules", [])])
+    check_shake_drops(template, record)
+    mixes = any(isinstance(layer, layers.ShakeShake) for layer in template.layers)
+    assert mixes == ("shakeshake" in theirs)
+
+
+def check_shake_drops(template: keras.Model, record: dict[str, Any]) -> None:
+    """ShakeDrop's probability rises by equal steps from the first block to the last."""
+    ours = [(layer.name, layer.rate) for layer in template.layers if isinstance(layer, layers.ShakeDrop)]
+    theirs = record["regularisers"].get("shakedrop_modules", {"count": 0})
+    assert len(ours) == theirs["count"]
+    if ours:
+        (first, least), (last, most) = theirs["first"], theirs["last"]
+        assert (ours[0][0], ours[-1][0]) == (first, last)
+        assert most == record["widths"]["final_shake_p"]
+        assert [rate for _, rate in ours] == pytest.approx(np.linspace(least, most, len(ours)), rel=1e-8)

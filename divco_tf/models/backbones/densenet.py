@@ -1,1 +1,72 @@
 """DenseNet-BC (Huang et al., arXiv 1608.06993)."""
+
+import dataclasses
+import math
+from typing import Any
+
+from divco_tf.errors import InputError
+from divco_tf.models.backbones import register_backbones
+from divco_tf.models.divide import by_sqrt_split, divided
+
+
+def thin(growth: int, split_factor: int) -> int:
+    """The growth rate of each of S networks: g / sqrt(S), rounded down."""
+    return int(growth / math.sqrt(split_factor) * 2) // 2
+
+
+@dataclasses.dataclass(frozen=True)
+class DenseNetSpec:
+    """A DenseNet-BC: three dense blocks of (depth - 4) / 6 layers, which see all that came before in their block."""
+
+    depth: int
+    growth: int = divided(thin)  # channels that a layer adds
+    shake_drop: float = divided(by_sqrt_split, regulariser=True, default=0.0)  # of the last layer; the first's is least
+
+    def __post_init__(self) -> None:
+        if self.depth < 10 or (self.depth - 4) % 6:
+            raise InputError(f"A DenseNet-BC's depth is 6 n + 4. Received: {self.depth}; 190 is the paper's.")
+        if self.growth < 1:
+            raise InputError(f"The growth rate is below 1. Received: {self.growth}; pass 1, 2, ...")
+
+
+SPECS = {"densenet190": DenseNetSpec(depth=190, growth=40)}
+
+
+@register_backbones(SPECS)
+def densenet(spec: DenseNetSpec, image: Any, *, draw: Any, num_classes: int) -> Any:
+    """Image [B, H, W, 3] -> logits [B, num_classes]."""
+    import keras
+
+    from divco_tf.models import layers
+
+    x = layers.conv(image, 2 * spec.growth, 3, kernel_initializer=layers.FAN_IN_NORMAL, name="features.conv0")
+    x = _norm_relu(x, name="features.norm0")
+    blocks, depth = 3, (spec.depth - 4) // 6
+    for block in range(blocks):
+        for layer in range(depth):
+            name = f"features.denseblock{block + 1}.denselayer{layer + 1}"
+            y = _norm_relu_conv(x, 4 * spec.growth, 1, names=(f"{name}.norm1", f"{name}.conv1"))
+            y = _norm_relu_conv(y, spec.growth, 3, names=(f"{name}.norm2", f"{name}.conv2"))
+            if spec.shake_drop:
+                rate = spec.shake_drop * (block * depth + layer + 1) / (blocks * depth)
+                y = layers.ShakeDrop(rate, name=f"{name}.shake_drop")(y, draw=draw)
+            x = keras.layers.Concatenate(name=f"{name}.concat")([x, y])
+        if block < blocks - 1:
+            name = f"features.transition{block + 1}"
+            x = _norm_relu_conv(x, x.shape[-1] // 2, 1, names=(f"{name}.norm", f"{name}.conv"))
+            x = keras.layers.AveragePooling2D(2, name=f"{name}.pool")(x)
+    x = _norm_relu(x, name="features.norm_final")
+    return layers.classifier(x, num_classes, kernel_initializer=layers.FAN_IN_UNIFORM, name="classifier")
+
+
+def _norm_relu(x: Any, *, name: str) -> Any:
+    from divco_tf.models import layers
+
+    return layers.relu(layers.norm(x, name=name), name=f"{name}.relu")
+
+
+def _norm_relu_conv(x: Any, filters: int, kernel_size: int, *, names: tuple[str, str]) -> Any:
+    from divco_tf.models import layers
+
+    x = _norm_relu(x, name=names[0])
+    return layers.conv(x, filters, kernel_size, kernel_initializer=layers.FAN_IN_NORMAL, name=names[1])

@@ -1,6 +1,7 @@
 """What the families are built of."""
 
 from divco_tf.models.layers.basic import (
+    FAN_IN_NORMAL,
     FAN_IN_UNIFORM,
     FAN_OUT_NORMAL,
     SMALL_NORMAL,
@@ -12,20 +13,27 @@ from divco_tf.models.layers.basic import (
     fan_in_uniform,
     max_pool,
     norm,
+    padded_residual,
     relu,
     residual,
     shortcut,
 )
 from divco_tf.models.layers.grouped import GroupedConv2D
-from divco_tf.models.layers.stochastic import Dropout
+from divco_tf.models.layers.stochastic import ChannelDropout, DropBlock, Dropout, DropPath, ShakeDrop, ShakeShake
 
 __all__ = [
+    "FAN_IN_NORMAL",
     "FAN_IN_UNIFORM",
     "FAN_OUT_NORMAL",
     "SMALL_NORMAL",
     "BatchNormalization",
+    "ChannelDropout",
+    "DropBlock",
+    "DropPath",
     "Dropout",
     "GroupedConv2D",
+    "ShakeDrop",
+    "ShakeShake",
     "classifier",
     "conv",
     "conv_norm_relu",
@@ -33,6 +41,7 @@ __all__ = [
     "fan_in_uniform",
     "max_pool",
     "norm",
+    "padded_residual",
     "relu",
     "residual",
     "shortcut",

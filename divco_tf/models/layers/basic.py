@@ -14,6 +14,7 @@ from divco_tf.models.layers.stochastic import Dropout
 
 # fan_out is not divided by groups in the reference; Keras's kernel shape gives the same number there.
 FAN_OUT_NORMAL = keras.initializers.VarianceScaling(2.0, "fan_out", "untruncated_normal")
+FAN_IN_NORMAL = keras.initializers.VarianceScaling(2.0, "fan_in", "untruncated_normal")
 FAN_IN_UNIFORM = keras.initializers.VarianceScaling(1 / 3, "fan_in", "uniform")
 """PyTorch's default for kernels: uniform within +-1 / sqrt(fan_in)."""
 
@@ -110,6 +111,15 @@ def residual(x: Any, y: Any, *, stride: int, name: str) -> Any:
     if x.shape != y.shape:
         x = shortcut(x, y.shape[-1], stride=stride, name=f"{name}.downsample")
     return relu(keras.layers.Add(name=f"{name}.add")([x, y]), name=f"{name}.relu")
+
+
+def padded_residual(x: Any, y: Any, *, stride: int, name: str) -> Any:
+    """x + y with a shortcut that has no weights (PyramidNet's): 2x2 average pooling where it strides, zero channels."""
+    if stride > 1:
+        x = keras.layers.AveragePooling2D(2, stride, padding="same", name=f"{name}.pool")(x)
+    if missing := y.shape[-1] - x.shape[-1]:
+        x = keras.ops.pad(x, ((0, 0), (0, 0), (0, 0), (0, missing)))
+    return keras.layers.Add(name=f"{name}.add")([x, y])
 
 
 def classifier(
