@@ -16,6 +16,7 @@ from divco_tf.models.layers.basic import (
     residual,
     shortcut,
 )
+from divco_tf.models.layers.bottleneck import bottleneck, stages
 from divco_tf.models.layers.grouped import GroupedConv2D
 from divco_tf.models.layers.squeeze import squeeze_excite
 from divco_tf.models.layers.stochastic import Dropout
@@ -27,6 +28,7 @@ __all__ = [
     "BatchNormalization",
     "Dropout",
     "GroupedConv2D",
+    "bottleneck",
     "classifier",
     "conv",
     "conv_norm_relu",
@@ -38,4 +40,5 @@ __all__ = [
     "residual",
     "shortcut",
     "squeeze_excite",
+    "stages",
 ]
