@@ -24,15 +24,16 @@ class ResNetSpec:
     def __post_init__(self) -> None:
         if not self.blocks or min(self.blocks) < 1:
             raise InputError(f"A stage has no blocks. Received: blocks={self.blocks}; pass (3, 4, 6, 3), say.")
-        if self.inner(self.width) < 1:
+        if min(self.widths(self.width)) < 1:
             raise InputError(
                 f"A bottleneck has no channels. Received: width={self.width}, base_width={self.base_width}, "
                 f"groups={self.groups}; width * base_width must be at least 64, and groups at least 1."
             )
 
-    def inner(self, width: int) -> int:
-        """Channels of the 3x3 convolutions of a stage of `width`."""
-        return width * self.base_width // 64 * self.groups
+    def widths(self, width: int) -> tuple[int, int, int]:
+        """Channels of a bottleneck's convolutions in a stage of `width`."""
+        inner = width * self.base_width // 64 * self.groups
+        return inner, inner, 4 * width
 
 
 @dataclasses.dataclass(frozen=True)
@@ -85,7 +86,6 @@ def resnet(spec: ResNetSpec, image: Any, *, draw: Any, num_classes: int) -> Any:
     x = layers.deep_stem(image, (spec.width, spec.width, 2 * spec.width), names=stem)
     x = layers.max_pool(x, name="layer0.9")
     for name, width, stride in layers.stages(spec.blocks, spec.width):
-        widths = (spec.inner(width), spec.inner(width), 4 * width)
-        y = layers.bottleneck(x, widths, stride=stride, groups=spec.groups, gamma=0.0, name=name)
+        y = layers.bottleneck(x, spec.widths(width), stride=stride, groups=spec.groups, gamma=0.0, name=name)
         x = layers.residual(x, y, stride=stride, name=name)
     return layers.classifier(x, num_classes, dropout=spec.dropout, draw=draw)

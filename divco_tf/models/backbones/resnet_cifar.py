@@ -24,6 +24,15 @@ class CifarResNetSpec:
         if self.depth < 11 or (self.depth - 2) % 9:
             raise InputError(f"A CIFAR ResNet's depth is 9 n + 2. Received: {self.depth}; 29, 110 and 164 are known.")
 
+    @property
+    def blocks(self) -> tuple[int, int, int]:
+        """Bottlenecks of each stage."""
+        return ((self.depth - 2) // 9,) * 3
+
+    def widths(self, width: int) -> tuple[int, int, int]:
+        """Channels of a bottleneck's convolutions in a stage of `width`."""
+        return width * self.groups, width * self.groups, 4 * width
+
 
 @dataclasses.dataclass(frozen=True)
 class CifarResNeXtSpec(CifarResNetSpec):
@@ -48,8 +57,7 @@ def cifar_resnet(spec: CifarResNetSpec, image: Any, *, draw: Any, num_classes: i
     from divco_tf.models import layers
 
     x = layers.conv_norm_relu(image, spec.width, 3, names=("layer0.0", "layer0.1"))
-    for name, width, stride in layers.stages([(spec.depth - 2) // 9] * 3, spec.width):
-        inner = width * spec.groups
-        y = layers.bottleneck(x, (inner, inner, 4 * width), stride=stride, groups=spec.groups, gamma=0.0, name=name)
+    for name, width, stride in layers.stages(spec.blocks, spec.width):
+        y = layers.bottleneck(x, spec.widths(width), stride=stride, groups=spec.groups, gamma=0.0, name=name)
         x = layers.residual(x, y, stride=stride, name=name)
     return layers.classifier(x, num_classes, dropout=spec.dropout, draw=draw)
