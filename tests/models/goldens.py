@@ -143,6 +143,7 @@ def check_regularisers(template: keras.Model, record: dict[str, Any]) -> None:
     dropouts = [[layer.name, layer.rate] for layer in template.layers if isinstance(layer, layers.Dropout)]
     assert [rate for _, rate in dropouts] == pytest.approx([rate for _, rate in theirs.get("dropout_modules", [])])
     check_shake_drops(template, record)
+    check_drop_blocks(template, theirs.get("dropblock_modules"))
     mixes = any(isinstance(layer, layers.ShakeShake) for layer in template.layers)
     assert mixes == ("shakeshake" in theirs)
 
@@ -157,3 +158,19 @@ def check_shake_drops(template: keras.Model, record: dict[str, Any]) -> None:
         assert (ours[0][0], ours[-1][0]) == (first, last)
         assert most == record["widths"]["final_shake_p"]
         assert [rate for _, rate in ours] == pytest.approx(np.linspace(least, most, len(ours)), rel=1e-8)
+
+
+def check_drop_blocks(template: keras.Model, theirs: dict[str, Any] | None) -> None:
+    """Three of ours, one after each norm, are one module of theirs, which they call three times."""
+    ours = [layer for layer in template.layers if isinstance(layer, layers.DropBlock)]
+    assert len(ours) == 3 * (theirs or {"count": 0})["count"]
+    if ours:
+        modules = [re.fullmatch(r"(layer\d\.\d+)\.bn([123])\.drop", layer.name).groups() for layer in ours]
+        assert [norm for _, norm in modules] == ["1", "2", "3"] * theirs["count"]
+        for (module, _), (name, *_) in ((modules[0], theirs["first"]), (modules[-1], theirs["last"])):
+            assert name == f"{module}.drop"
+        _, rate, block_size, gamma_scale = theirs["first"]
+        assert theirs["last"][1:] == [rate, block_size, gamma_scale] and theirs["distinct_probs"] == [rate]
+        assert gamma_scale == 1.0  # squares are as frequent as the article's equation 1 has it
+        assert {layer.block_size for layer in ours} == {block_size}
+        assert [layer.rate for layer in ours] == pytest.approx([rate] * len(ours), rel=1e-8)

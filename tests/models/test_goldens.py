@@ -3,16 +3,20 @@
 import keras
 import numpy as np
 import pytest
+import tensorflow as tf
 
+from divco_tf.models import layers
 from divco_tf.models.backbones import BACKBONES
-from divco_tf.models.layers import BatchNormalization, basic
+from divco_tf.models.layers import GroupedConv2D, basic
 from divco_tf.models.spec import branch_spec
 from divco_tf.models.template import build_template
 from divco_tf.training.optimizers import OptimizerConfig
 from tests.models import goldens
 from tests.models.goldens import RECORDS, TOLERANCE, backbone_name, golden_difference, golden_logits, single_branch
+from tests.reference import load_json
 
 FAST = 3_000_000  # parameters of one network; larger ones are in the slow selection
+QUICK = (32, 75)  # pixels a side of the quick resolutions
 
 
 @pytest.fixture
@@ -27,7 +31,7 @@ def cases(*, quick: bool) -> list:
     for key, record in RECORDS.items():
         if backbone_name(record) not in BACKBONES.names():
             continue
-        sized = [golden for golden in record["golden"] if quick == (golden["input_hw"] in (32, 75))]
+        sized = [golden for golden in record["golden"] if quick == (golden["input_hw"] in QUICK)]
         if quick and not record["golden"]:
             sized = [None]
         slow = [] if quick and record["params"] <= FAST else [pytest.mark.slow]
@@ -78,23 +82,30 @@ def test_decayed_parameters_are_the_references(key, decay_norm_scales, frugal):
 
 
 def kerass_epsilon(monkeypatch):
-    def norm(x, *, name, gamma=1.0):
-        return BatchNormalization(momentum=0.9, epsilon=1e-3, name=name)(x)
-
-    monkeypatch.setattr(basic, "norm", norm)
+    norm = basic.norm
+    monkeypatch.setattr(basic, "norm", lambda x, **options: norm(x, **{**options, "epsilon": 1e-3}))
 
 
-def stride_on_another_pixel(monkeypatch):
-    def conv(x, filters, kernel_size, *, name, stride=1, groups=1, use_bias=False):
-        return keras.layers.Conv2D(filters, kernel_size, strides=stride, padding="same", use_bias=use_bias, name=name)(
-            x
-        )
+def same_padding_of_strides(monkeypatch):
+    conv, padding = basic.conv, keras.layers.ZeroPadding2D
 
-    monkeypatch.setattr(basic, "conv", conv)
+    def pad_as_tensorflow(margin, **options):
+        def pad(x):
+            totals = [2 * margin - (side % 2 == 0) for side in x.shape[1:3]]
+            return padding([(total // 2, total - total // 2) for total in totals], **options)(x)
+
+        return pad
+
+    def padded_otherwise(*args, **options):
+        with monkeypatch.context() as inner:
+            inner.setattr(keras.layers, "ZeroPadding2D", pad_as_tensorflow)
+            return conv(*args, **options)
+
+    monkeypatch.setattr(basic, "conv", padded_otherwise)
 
 
 def no_shortcut_pool(monkeypatch):
-    def shortcut(x, filters, *, name, stride=1):
+    def shortcut(x, filters, *, name, stride=1, pool=True):
         first = 1 if stride > 1 else 0
         x = basic.conv(x, filters, 1, stride=stride, name=f"{name}.{first}")
         return basic.norm(x, name=f"{name}.{first + 1}")
@@ -102,8 +113,62 @@ def no_shortcut_pool(monkeypatch):
     monkeypatch.setattr(basic, "shortcut", shortcut)
 
 
-@pytest.mark.parametrize("mistake", [kerass_epsilon, stride_on_another_pixel, no_shortcut_pool])
-def test_a_porting_mistake_moves_the_logits(mistake, monkeypatch, frugal):
+def interleaved_groups(monkeypatch):
+    class Interleaved(GroupedConv2D):
+        def call(self, inputs):
+            outputs = super().call(inputs)
+            groups = tf.reshape(outputs, [-1, *outputs.shape[1:3], self.groups, outputs.shape[3] // self.groups])
+            return tf.reshape(tf.transpose(groups, [0, 1, 2, 4, 3]), tf.shape(outputs))
+
+    monkeypatch.setattr(basic, "GroupedConv2D", Interleaved)
+
+
+def the_other_max_pool(monkeypatch):
+    max_pool = basic.max_pool
+
+    def other(x, *, name, ceil_mode=False):
+        return max_pool(x, name=name, ceil_mode=not ceil_mode)
+
+    monkeypatch.setattr(layers, "max_pool", other)
+
+
+def hard_sigmoid(monkeypatch):
+    activation = keras.layers.Activation
+
+    def harder(kind, **options):
+        return activation({"sigmoid": "hard_sigmoid"}.get(kind, kind), **options)
+
+    monkeypatch.setattr(keras.layers, "Activation", harder)
+
+
+# (mistake, its name in discrimination.json, the record of a small network)
+MISTAKES = [
+    (kerass_epsilon, "bn_eps", "wide_resnet16_8__cifar10__S8"),
+    (kerass_epsilon, "bn_eps", "resnet50__imagenet__S8"),
+    (same_padding_of_strides, "tf_same_pad_on_stride2_convs", "wide_resnet16_8__cifar10__S8"),
+    (same_padding_of_strides, "tf_same_pad_on_stride2_convs", "resnet50__imagenet__S8"),
+    (same_padding_of_strides, "tf_same_pad_on_stride2_convs", "se_resnet110__cifar10__S4"),
+    (no_shortcut_pool, None, "wide_resnet16_8__cifar10__S8"),
+    (no_shortcut_pool, None, "se_resnet50__imagenet__S8"),
+    (interleaved_groups, "grouped_conv_output_interleaved", "resnext29_8x64d__cifar10__S4"),
+    (interleaved_groups, "grouped_conv_output_interleaved", "resnext50_32x4d__imagenet__S8"),
+    (the_other_max_pool, "maxpool_pad_vs_ceil", "resnet50__imagenet__S8"),
+    (the_other_max_pool, "maxpool_pad_vs_ceil", "se_resnet50__imagenet__S8"),
+    (hard_sigmoid, "se_sigmoid_to_hardsigmoid", "se_resnet110__cifar10__S4"),
+    (hard_sigmoid, "se_sigmoid_to_hardsigmoid", "se_resnet50__imagenet__S8"),
+]
+
+
+@pytest.mark.parametrize(("mistake", "effect", "key"), MISTAKES)
+def test_a_porting_mistake_moves_the_logits_as_in_the_reference(mistake, effect, key, monkeypatch, frugal):
     mistake(monkeypatch)
-    golden = RECORDS["wide_resnet16_8__cifar10__S8"]["golden"][0]
-    assert golden_difference(golden_logits(single_branch("wide_resnet16_8", 8, 10)), golden) > 10 * TOLERANCE
+    record = RECORDS[key]
+    golden = next(golden for golden in record["golden"] if golden["input_hw"] in QUICK)
+    name, split_factor = backbone_name(record), record["split_factor"]
+    stack = single_branch(name, split_factor, record["num_classes"], golden["input_hw"])
+    moved = golden_difference(golden_logits(stack, golden["norm_scale_lo"]), golden)
+    print(f"mistake {mistake.__name__} {key} {moved:.3g}")  # shown by pytest -rP
+    assert moved > 10 * TOLERANCE
+    if effect:  # measured on the large network of the family
+        recorded = load_json("discrimination.json")["per_net"][key.rsplit("__", 1)[0]][effect]
+        assert recorded / 10 < moved < recorded * 10

@@ -49,11 +49,8 @@ def wide_resnet(spec: WideResNetSpec, image: Any, *, draw: Any, num_classes: int
     from divco_tf.models import layers
 
     x = layers.conv_norm_relu(image, 16, 3, names=("layer0.0", "layer0.1"))
-    for stage in (1, 2, 3):
-        for block in range((spec.depth - 4) // 6):
-            stride = 2 if stage > 1 and block == 0 else 1
-            width = 16 * spec.widen_factor * 2 ** (stage - 1)
-            x = _basic_block(x, width, stride=stride, name=f"layer{stage}.{block}")
+    for name, width, stride in layers.stages([(spec.depth - 4) // 6] * 3, 16 * spec.widen_factor):
+        x = _basic_block(x, width, stride=stride, name=name)
     return layers.classifier(x, num_classes, dropout=spec.dropout, draw=draw)
 
 

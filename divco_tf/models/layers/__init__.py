@@ -18,7 +18,9 @@ from divco_tf.models.layers.basic import (
     residual,
     shortcut,
 )
+from divco_tf.models.layers.bottleneck import bottleneck, stages
 from divco_tf.models.layers.grouped import GroupedConv2D
+from divco_tf.models.layers.squeeze import squeeze_excite
 from divco_tf.models.layers.stochastic import ChannelDropout, DropBlock, Dropout, DropPath, ShakeDrop, ShakeShake
 
 __all__ = [
@@ -34,6 +36,7 @@ __all__ = [
     "GroupedConv2D",
     "ShakeDrop",
     "ShakeShake",
+    "bottleneck",
     "classifier",
     "conv",
     "conv_norm_relu",
@@ -45,4 +48,6 @@ __all__ = [
     "relu",
     "residual",
     "shortcut",
+    "squeeze_excite",
+    "stages",
 ]
