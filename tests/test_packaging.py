@@ -43,10 +43,11 @@ def test_the_wheel_holds_every_module_and_nothing_more(wheel):
     assert {name for name in wheel.namelist() if name.endswith(".py")} == expected
 
 
-def test_the_wheel_holds_every_config(wheel):
-    expected = {f"divco_tf/configs/{path.relative_to(ROOT / 'gin').as_posix()}" for path in ROOT.glob("gin/**/*.gin")}
-    assert expected, "no configs"
-    assert {name for name in wheel.namelist() if name.endswith(".gin")} == expected
+def test_the_wheel_holds_every_config_and_the_papers_tables(wheel):
+    files = [path.relative_to(ROOT / "gin").as_posix() for path in ROOT.glob("gin/**/*") if path.is_file()]
+    assert "paper_tables.json" in files and "base.gin" in files
+    packed = {name for name in wheel.namelist() if name.startswith("divco_tf/configs/")}
+    assert packed == {f"divco_tf/configs/{name}" for name in files}
 
 
 def test_the_wheel_is_typed_and_licensed(wheel):

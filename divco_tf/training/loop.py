@@ -15,6 +15,7 @@ import tensorflow as tf
 
 from divco_tf import files
 from divco_tf.data.pipeline import ViewPipeline, reading
+from divco_tf.data.policies import ViewPolicy
 from divco_tf.data.sources import Source, open_source
 from divco_tf.errors import InputError, RunError
 from divco_tf.training.checkpoint import Checkpoints
@@ -116,9 +117,10 @@ class _Run:
     ) -> None:
         self.experiment, self.options, self.report, self.model_dir = experiment, options, report, model_dir
         self.data_dir = data_dir
+        policy = experiment.view_policy  # a missing one is refused before data are read
         source = self._open("train")
         experiment.check_classes(source)
-        self.pipeline = _pipeline(experiment, source)
+        self.pipeline = _pipeline(experiment, source, policy)
         self.steps_per_epoch = self.pipeline.steps_per_epoch
         self.total_steps = experiment.epochs * self.steps_per_epoch
         self.strategy = make_strategy(options.strategy)
@@ -308,13 +310,13 @@ class _Progress:
         )
 
 
-def _pipeline(experiment: Experiment, source: Source) -> ViewPipeline:
+def _pipeline(experiment: Experiment, source: Source, policy: ViewPolicy) -> ViewPipeline:
     return ViewPipeline(
         source,
         batch_size=experiment.batch_size,
         split_factor=experiment.split_factor,
         seed=experiment.seed,
-        policy=experiment.view_policy,
+        policy=policy,
         preprocessing=experiment.preprocessing,
         mixup_alpha=experiment.mixup_alpha,
         identical_views=experiment.identical_views,

@@ -5,7 +5,7 @@ import json
 
 import pytest
 
-from divco_tf.data.policies import POLICIES, Erasing, ViewPolicy, get_policy
+from divco_tf.data.policies import MISSING, POLICIES, Erasing, ViewPolicy, get_policy
 from divco_tf.errors import InputError
 from tests.reference import load_json
 
@@ -44,3 +44,13 @@ def test_values_out_of_range_are_refused():
         ViewPolicy(pad=-1)
     with pytest.raises(InputError, match=r"Received: crop_flop\. Did you mean crop_flip"):
         get_policy("crop_flop")
+
+
+@pytest.mark.parametrize("name", MISSING)
+def test_a_policy_that_is_not_there_yet_names_one_that_is(name):
+    with pytest.raises(InputError) as caught:
+        get_policy(name)
+    message = str(caught.value)
+    assert name not in POLICIES and f"Received: {name};" in message and "views issue" in message and "\n" not in message
+    closest = MISSING[name][1]
+    assert f'views="{closest}" works now' in message and get_policy(closest) == POLICIES[closest]
