@@ -45,7 +45,10 @@ def main() -> None:
     )
     size = run.experiment.preprocessing.image_size
     print(f"imported {checkpoint.path}\n      to {run.model_dir}, for {run.experiment.dataset} images of {size} pixels")
-    print(f"licence: {run.imported['licence']} (https://creativecommons.org/licenses/by-nc/4.0/)")
+    print(
+        f"The authors publish their checkpoints under {run.imported['licence']}, which binds what is made of them too: "
+        "https://creativecommons.org/licenses/by-nc/4.0/"
+    )
 
 
 def run() -> None:

@@ -11,7 +11,7 @@ from divco_tf.models.torch_checkpoint import TorchCheckpoint, read_checkpoint
 from divco_tf.training.checkpoint import Checkpoints
 from divco_tf.training.experiment import RECORD, Experiment, Run, numbered, open_run, write_record
 
-LICENCE = "the authors' licence is CC BY-NC 4.0, non-commercial"
+LICENCE = "CC BY-NC 4.0 (non-commercial)"
 """Of the checkpoints that the paper's authors publish."""
 
 
