@@ -29,9 +29,11 @@ _PUBLIC = {
     "evaluation_dataset": "divco_tf.data.pipeline",
     "export": "divco_tf.serving.export",
     "get_dataset": "divco_tf.data.datasets",
+    "import_checkpoint": "divco_tf.training.imported",
     "import_state_dict": "divco_tf.models.import_torch",
     "load": "divco_tf.training.experiment",
     "open_source": "divco_tf.data.sources",
+    "read_checkpoint": "divco_tf.models.torch_checkpoint",
     "register_backbone": "divco_tf.models.backbones",
     "summarize": "divco_tf.models.summary",
     "train": "divco_tf.training.loop",
@@ -66,11 +68,13 @@ if TYPE_CHECKING:  # what a type checker and an editor see
     from divco_tf.models.divide import divided as divided
     from divco_tf.models.import_torch import import_state_dict as import_state_dict
     from divco_tf.models.summary import summarize as summarize
+    from divco_tf.models.torch_checkpoint import read_checkpoint as read_checkpoint
     from divco_tf.serving.export import export as export
     from divco_tf.training.cotraining import CoTrainingModel as CoTrainingModel
     from divco_tf.training.evaluation import evaluate as evaluate
     from divco_tf.training.experiment import Experiment as Experiment
     from divco_tf.training.experiment import load as load
+    from divco_tf.training.imported import import_checkpoint as import_checkpoint
     from divco_tf.training.loop import Options as Options
     from divco_tf.training.loop import train as train
     from divco_tf.training.optimizers import SGD as SGD

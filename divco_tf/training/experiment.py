@@ -6,7 +6,7 @@ import pathlib
 import platform
 import typing
 import zlib
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from importlib import metadata
 from typing import Any
 
@@ -128,21 +128,29 @@ class Experiment:
                 f"Received: {source.num_classes} classes; choose the dataset that the folder holds."
             )
 
-    def identity(self, source: Source) -> dict[str, Any]:
+    def identity(self, source: Source | None) -> dict[str, Any]:
         """What must be the same for a run to go on in a model_dir: this experiment, and the training data's labels."""
         resolved = dataclasses.replace(self, views=self.view_policy, image_size=self.preprocessing.image_size)
-        data = {"images": len(source), "labels_crc32": zlib.crc32(source.labels.tobytes())}
+        data = None
+        if source is not None:
+            data = {"images": len(source), "labels_crc32": zlib.crc32(source.labels.tobytes())}
         content = {**dataclasses.asdict(resolved), "data": data}
         return json.loads(json.dumps(content))
 
 
 @dataclasses.dataclass(frozen=True)
 class Run:
-    """A model_dir: the experiment in it, its classes, its checkpoints."""
+    """A model_dir: the experiment in it, its classes, its checkpoints.
+
+    Attributes:
+      imported: of weights that were trained elsewhere, where they are from and their licence; what the experiment says
+        of training is then not theirs.
+    """
 
     model_dir: pathlib.Path
     experiment: Experiment
     class_names: tuple[str, ...]
+    imported: Mapping[str, Any] | None = None
 
     @property
     def checkpoints(self) -> Checkpoints:
@@ -166,7 +174,8 @@ class Run:
         Raises:
           InputError: as said.
         """
-        if source.class_names != self.class_names:
+        unnamed = self.imported and self.class_names == numbered(source.num_classes)
+        if source.class_names != self.class_names and not unnamed:
             theirs, ours = (
                 f"{len(names)} classes ({', '.join(names[:5])}, ...)"
                 for names in (source.class_names, self.class_names)
@@ -191,6 +200,22 @@ class Run:
             raise InputError(f"The run has no {weights} weights: {why}. Received: {self.model_dir}.")
         return found
 
+    def described(self, weights: str = "last") -> str:
+        """Whose weights these are, for reports: "last step 300".
+
+        Raises:
+          InputError: as `checkpoint` does.
+        """
+        step = self.checkpoint(weights).step
+        if self.imported is not None:
+            return f"imported from {self.imported['file']}, {self.imported['licence']}"
+        return f"{weights} step {step}"
+
+
+def numbered(num_classes: int) -> tuple[str, ...]:
+    """Names for classes of which only the order is known: "0", "1", ..."""
+    return tuple(map(str, range(num_classes)))
+
 
 def open_run(model_dir: str | pathlib.Path) -> Run:
     """The run in `model_dir`.
@@ -206,7 +231,7 @@ def open_run(model_dir: str | pathlib.Path) -> Run:
         )
     record = json.loads(path.read_text())
     experiment = {key: value for key, value in record["identity"].items() if key != "data"}
-    return Run(model_dir, _from_json(Experiment, experiment), tuple(record["class_names"]))
+    return Run(model_dir, _from_json(Experiment, experiment), tuple(record["class_names"]), record.get("imported"))
 
 
 def claim_model_dir(model_dir: pathlib.Path, experiment: Experiment, source: Source, *, extend: bool = False) -> Run:
@@ -218,15 +243,25 @@ def claim_model_dir(model_dir: pathlib.Path, experiment: Experiment, source: Sou
     path = files.make_writable(model_dir, "model_dir") / RECORD
     identity = experiment.identity(source)
     if path.exists():
-        before = json.loads(path.read_text())["identity"]
+        record = json.loads(path.read_text())
+        if "imported" in record:
+            raise InputError(
+                f"An imported checkpoint is not trained on. Received: {model_dir}; choose another model_dir."
+            )
+        before = record["identity"]
         different = [key for key in identity if identity[key] != before.get(key)]
         longer = different == ["epochs"] and identity["epochs"] > before["epochs"]
         if different and not (longer and extend):
             told = "; ".join(_difference(key, before.get(key), identity[key]) for key in different)
             way_out = "pass --extend to train it for more epochs" if longer else "choose another model_dir"
             raise InputError(f"{model_dir} holds another experiment. Received: {told}; {way_out}.")
-    files.write_json(path, {"identity": identity, "class_names": list(source.class_names), "versions": versions()})
+    write_record(path, identity, source.class_names)
     return Run(model_dir, experiment, source.class_names)
+
+
+def write_record(path: pathlib.Path, identity: Mapping[str, Any], class_names: Sequence[str], **more: Any) -> None:
+    """Writes what `open_run` reads."""
+    files.write_json(path, {"identity": identity, "class_names": list(class_names), "versions": versions(), **more})
 
 
 def load(model_dir: str | pathlib.Path, *, weights: str = "last") -> BranchStack:
@@ -246,7 +281,7 @@ def load(model_dir: str | pathlib.Path, *, weights: str = "last") -> BranchStack
     checkpoint = run.checkpoint(weights)
     stack = run.experiment.build(len(run.class_names))
     checkpoint.restore({"stack": stack.variables}, partial=True)
-    stack.weights_from = f"{model_dir} {weights} step {checkpoint.step}"
+    stack.weights_from = f"{model_dir} {run.described(weights)}"
     return stack
 
 

@@ -1,0 +1,98 @@
+"""Model_dirs of weights that were trained elsewhere: the authors' published checkpoints."""
+
+import pathlib
+from typing import Any
+
+from divco_tf import files
+from divco_tf.data.datasets import get_dataset
+from divco_tf.errors import InputError
+from divco_tf.models.import_torch import import_state_dict
+from divco_tf.models.torch_checkpoint import TorchCheckpoint, read_checkpoint
+from divco_tf.training.checkpoint import Checkpoints
+from divco_tf.training.experiment import RECORD, Experiment, Run, numbered, open_run, write_record
+
+LICENCE = "CC BY-NC 4.0 (non-commercial)"
+"""Of the checkpoints that the paper's authors publish."""
+
+
+def import_checkpoint(
+    checkpoint: TorchCheckpoint | str | pathlib.Path,
+    *,
+    model_dir: str | pathlib.Path,
+    backbone: str,
+    num_classes: int,
+    split_factor: int = 1,
+    image_size: int | None = None,
+    dataset: str | None = None,
+) -> Run:
+    """Makes a model_dir of a checkpoint of the authors' PyTorch code, for `load`, `evaluate` and `export`.
+
+    Args:
+      checkpoint: the file, or what `read_checkpoint` made of it.
+      model_dir: a new or empty folder; it is complete or left as it was.
+      backbone: name of a registered backbone.
+      num_classes: K.
+      split_factor: S.
+      image_size: pixels a side; None: the dataset's.
+      dataset: whose images, normalised its way, the network takes; None: see `dataset_of`.
+
+    Returns:
+      The run. Its experiment says nothing of the training, and it is not trained on. Classes of a dataset that does
+      not know their names are numbered.
+
+    Raises:
+      InputError: a file that is no such checkpoint or one of another network, or a folder that holds something.
+    """
+    model_dir = pathlib.Path(model_dir)
+    refuse_used(model_dir)
+    experiment = Experiment(
+        backbone=backbone,
+        dataset=dataset or dataset_of(num_classes),
+        split_factor=split_factor,
+        image_size=image_size,
+    )
+    facts = experiment.facts
+    if facts.num_classes not in (None, num_classes):
+        raise InputError(
+            f"{facts.name} has {facts.num_classes} classes. Received: num_classes={num_classes}; "
+            "dataset=image_folder takes any number."
+        )
+    if not isinstance(checkpoint, TorchCheckpoint):
+        checkpoint = read_checkpoint(checkpoint)
+    stack = experiment.build(num_classes)
+    import_state_dict(stack, checkpoint.tensors)
+    files.make_writable(model_dir.parent, "model_dir")
+    with files.new_directory(model_dir) as beside:
+        Checkpoints(beside / "checkpoints").save(0, {"stack": stack.variables})
+        names = facts.class_names or numbered(num_classes)
+        write_record(beside / RECORD, experiment.identity(None), names, imported=_record(checkpoint))
+    return open_run(model_dir)
+
+
+def dataset_of(num_classes: int) -> str:
+    """The dataset that the authors' networks for so many classes were trained on; `image_folder` for other numbers.
+
+    10 classes are CIFAR-10's: the authors publish no weights for SVHN.
+    """
+    of_authors = {get_dataset(name).num_classes: name for name in ("cifar10", "cifar100", "imagenet")}
+    return of_authors.get(num_classes, "image_folder")
+
+
+def refuse_used(model_dir: str | pathlib.Path) -> None:
+    """Refuses a path where something lies already.
+
+    Raises:
+      InputError: as said.
+    """
+    path = pathlib.Path(model_dir)
+    if path.exists() and not (path.is_dir() and not any(path.iterdir())):
+        raise InputError(f"Something lies there already. Received: model_dir {path}; choose another folder.")
+
+
+def _record(checkpoint: TorchCheckpoint) -> dict[str, Any]:
+    return {
+        "file": checkpoint.path.name,
+        "sha256": checkpoint.sha256,
+        "facts": dict(checkpoint.facts),
+        "licence": LICENCE,
+    }

@@ -1,0 +1,364 @@
+"""The authors' files: what comes out, and what is refused and never executed."""
+
+import collections
+import os
+import pickle
+import pickletools
+
+import ml_dtypes
+import numpy as np
+import pytest
+
+from divco_tf.errors import InputError
+from divco_tf.models import torch_pickle
+from divco_tf.models.import_torch import import_state_dict
+from divco_tf.models.torch_checkpoint import read_checkpoint
+from tests import tiny
+from tests.models import torch_files as files
+from tests.models.test_import_torch import state_dict
+from tests.models.torch_files import Call, Global, Record, Storage, rebuilt
+
+ARRAYS = {"fc.weight": np.arange(12, dtype=np.float32).reshape(3, 4), "fc.bias": np.ones(3, np.float32)}
+FORMATS = pytest.mark.parametrize("write", files.WRITERS.values(), ids=files.WRITERS)
+
+
+@pytest.fixture
+def read(tmp_path):
+    """Reads a file of these bytes."""
+
+    def read(content: bytes):
+        path = tmp_path / "net.pth.tar"
+        path.write_bytes(content)
+        return read_checkpoint(path)
+
+    return read
+
+
+@pytest.fixture
+def refused(read):
+    """The one line with which a file of these bytes is refused."""
+
+    def refused(content: bytes) -> str:
+        with pytest.raises(InputError) as error:
+            read(content)
+        assert tiny.one_line(error.value, says="net.pth.tar"), error.value
+        return str(error.value)
+
+    return refused
+
+
+def assert_equal(tensors, arrays) -> None:
+    assert list(tensors) == list(arrays)
+    for name, array in arrays.items():
+        assert tensors[name].dtype == array.dtype
+        np.testing.assert_array_equal(tensors[name], array)
+
+
+@FORMATS
+@pytest.mark.parametrize("dtype", [*(set(files.STORAGES) - {"bfloat16"}), ml_dtypes.bfloat16], ids=str)
+def test_tensors_of_every_type_come_back(read, write, dtype):
+    arrays = {"a": np.arange(-6, 6).reshape(2, 3, 2).astype(dtype), "b": np.array(3).astype(dtype)}
+    assert_equal(read(write(files.state_dict(arrays))).tensors, arrays)
+
+
+@FORMATS
+def test_what_training_saves_is_its_state_dict_without_the_prefix(read, write):
+    found = read(write(files.checkpoint(ARRAYS)))
+    assert_equal(found.tensors, ARRAYS)
+    assert found.facts == {"epoch": 300, "arch": "resnet110"}
+
+
+def test_a_prefix_that_only_some_names_have_is_part_of_them(read):
+    arrays = {"module.a": np.ones(1), "b": np.ones(1)}
+    assert_equal(read(files.zip_file(files.state_dict(arrays))).tensors, arrays)
+
+
+@FORMATS
+def test_views_of_one_storage_come_back(read, write):
+    flat = np.arange(24, dtype=np.float32)
+    storage = Storage(flat)
+    views = {
+        "transposed": rebuilt(storage, 0, (4, 6), (1, 4)),
+        "rows": rebuilt(storage, 12, (2, 6), (6, 1)),
+        "every second": rebuilt(storage, 1, (3,), (2,)),
+        "repeated row": rebuilt(storage, 2, (2, 4), (0, 1)),
+        "number": rebuilt(storage, 23, (), ()),
+    }
+    expected = {
+        "transposed": flat.reshape(6, 4).T,
+        "rows": flat[12:].reshape(2, 6),
+        "every second": flat[1:7:2],
+        "repeated row": np.stack([flat[2:6]] * 2),
+        "number": flat[23],
+    }
+    assert_equal(read(write(views)).tensors, expected)
+
+
+@FORMATS
+def test_parameters_and_sizes_are_read_as_what_they_hold(read, write):
+    size = Call(Global("torch", "Size"), ((2, 3),))
+    tensor = rebuilt(Storage(np.arange(6.0)), 0, size, (3, 1))
+    hooks = collections.OrderedDict()
+    parameter = Call(Global("torch._utils", "_rebuild_parameter"), (tensor, True, hooks))
+    assert_equal(read(write({"w": parameter})).tensors, {"w": np.arange(6.0).reshape(2, 3)})
+
+
+@pytest.mark.parametrize("dtype", [np.float16, np.float64, ml_dtypes.bfloat16])
+def test_other_floats_are_imported_as_float32(read, dtype):
+    stack = tiny.tiny_stack()
+    state = {name: array.astype(dtype) for name, array in state_dict(stack).items()}
+    import_state_dict(stack, read(files.zip_file(files.checkpoint(state))).tensors)
+    one = stack.branch(1)
+    expected = state["models.1.conv.weight"].astype(np.float32).transpose(2, 3, 1, 0)
+    np.testing.assert_array_equal(one.get_layer("conv").kernel, expected)
+
+
+def test_arrays_are_views_that_cannot_be_written(read):
+    array = read(files.zip_file(files.state_dict(ARRAYS))).tensors["fc.weight"]
+    assert not array.flags.writeable and not array.flags.owndata
+
+
+def test_archives_without_64_bit_fields_are_read(read):
+    records = files.zip_records(files.state_dict(ARRAYS))
+    assert_equal(read(files.archive(records, zip64=False, comment=b"saved by hand")).tensors, ARRAYS)
+
+
+HOSTILE = [
+    Call(Global("os", "system"), ("touch owned",)),
+    Call(Global("posix", "system"), ("touch owned",)),
+    Call(Global("subprocess", "Popen"), (["touch", "owned"],)),
+    Call(Global("builtins", "eval"), ("open('owned', 'w')",)),
+    Call(Global("builtins", "exec"), ("open('owned', 'w')",)),
+    Call(Global("builtins", "open"), ("owned", "w")),
+    Call(Global("pathlib", "Path.touch"), ("owned",)),
+    Call(Global("pickle", "loads"), (pickle.dumps(1),)),
+    Call(Global("torch", "load"), ("owned",)),
+    Call(Global("torch.storage", "_load_from_bytes"), ("owned",)),
+    Call(Global("numpy", "fromfile"), ("owned",)),
+    Call(Global("numpy._core.multiarray", "_reconstruct"), (Global("numpy", "ndarray"), (0,), "b")),
+    Call(Global("argparse", "Namespace"), ()),
+    Global("torch.nn.modules.conv", "Conv2d"),
+    Global("torch.FloatStorage", "__reduce__"),
+]
+PLACES = {
+    "value": lambda hostile: hostile,
+    "state dict": lambda hostile: {"state_dict": {"fc.weight": hostile}},
+    "beside it": lambda hostile: {"state_dict": files.state_dict(ARRAYS), "args": hostile},
+    "argument": lambda hostile: {"w": rebuilt(hostile, 0, (1,), (1,))},
+    "hooks": lambda hostile: {"w": Call(Global("torch._utils", "_rebuild_tensor_v2"), (0, 0, 0, 0, 0, hostile))},
+}
+
+
+@FORMATS
+@pytest.mark.parametrize("place", PLACES.values(), ids=PLACES)
+@pytest.mark.parametrize("hostile", HOSTILE, ids=lambda hostile: str(getattr(hostile, "function", hostile)))
+def test_what_is_no_tensor_is_refused_by_name_and_not_executed(refused, tmp_path, monkeypatch, write, place, hostile):
+    monkeypatch.chdir(tmp_path)
+    named = getattr(hostile, "function", hostile)
+    assert f"it names '{named.module}.{named.name}', which is not executed" in refused(write(place(hostile)))
+    assert os.listdir(tmp_path) == ["net.pth.tar"]
+
+
+READ_OPCODES = {opcode.name for opcode in pickletools.opcodes if ord(opcode.code) in torch_pickle._OPCODES} | {"STOP"}
+
+
+@pytest.mark.parametrize("name", sorted({opcode.name for opcode in pickletools.opcodes} - READ_OPCODES))
+def test_opcodes_that_torch_does_not_write_are_refused_by_name(refused, name):
+    (code,) = (opcode.code.encode("latin-1") for opcode in pickletools.opcodes if opcode.name == name)
+    pickled = b"\x80\x02}" + code + b"\x01" * 20 + b"\n."
+    assert f"the opcode {name}," in refused(files.zip_file(None, pickle_bytes=pickled))
+
+
+TENSOR = Global("torch._utils", "_rebuild_tensor_v2")
+ONES = Storage(np.ones(6, np.float32))
+BAD_VALUES = {
+    "a number": (1, "no state dict but a int"),
+    "nothing": ({}, "no state dict but a dict"),
+    "a list": ([files.tensor(np.ones(1))], "no state dict but a list"),
+    "no tensors": ({"model": 1}, "'model' is no tensor but a int"),
+    "a model beside": ({"epoch": 1, "net": files.state_dict(ARRAYS)}, "'epoch' is no tensor"),
+    "a dict of dicts": (
+        {"state_dict": {"fc": files.state_dict(ARRAYS)}},
+        "'fc' is no tensor but a dict of 'fc.weight'",
+    ),
+    "no name": ({1: files.tensor(np.ones(1))}, "no tensor is called int"),
+    "two lines": ({"a\nb": files.tensor(np.ones(1))}, r"no tensor is called 'a\nb'"),
+    "a long name": ({"a" * 1000: files.tensor(np.ones(1))}, "no tensor is called 'aaaaaaaa"),
+    "a class": ({"w": Global("torch", "FloatStorage")}, "is no tensor but a _Global"),
+    "a storage": ({"w": ONES}, "'w' is no tensor but a Storage"),
+    "a called storage": ({"w": Call(Global("torch", "FloatStorage"), ())}, "its pickle calls torch.FloatStorage"),
+    "beyond the end": ({"w": rebuilt(ONES, 1, (6,), (1,))}, "outside its storage"),
+    "a far stride": ({"w": rebuilt(ONES, 0, (2, 2), (2**40, 1))}, "outside its storage"),
+    "a far offset": ({"w": rebuilt(ONES, 2**62, (1,), (1,))}, "outside its storage"),
+    "a negative offset": ({"w": rebuilt(ONES, -1, (1,), (1,))}, "storage and whole numbers"),
+    "a negative stride": ({"w": rebuilt(ONES, 5, (6,), (-1,))}, "storage and whole numbers"),
+    "a repeated element": ({"w": rebuilt(ONES, 0, (2**40,), (0,))}, "outside its storage"),
+    "an empty tensor": ({"w": rebuilt(ONES, 0, (0, 2**62), (1, 1))}, "is empty"),
+    "too few strides": ({"w": rebuilt(ONES, 0, (2, 3), (1,))}, "storage and whole numbers"),
+    "many axes": ({"w": rebuilt(ONES, 0, (1,) * 65, (1,) * 65)}, "storage and whole numbers"),
+    "half an element": ({"w": rebuilt(ONES, 0.5, (1,), (1,))}, "storage and whole numbers"),
+    "a true element": ({"w": rebuilt(ONES, True, (1,), (1,))}, "storage and whole numbers"),
+    "no storage": ({"w": rebuilt("0", 0, (1,), (1,))}, "storage and whole numbers"),
+    "few arguments": ({"w": Call(TENSOR, (ONES,))}, "storage and whole numbers"),
+    "no parameter": ({"w": Call(Global("torch._utils", "_rebuild_parameter"), (1, 2, 3))}, "a parameter of something"),
+    "no size": ({"w": Call(Global("torch", "Size"), (3,))}, "torch.Size of something"),
+    "filled": (Call(Global("collections", "OrderedDict"), ([["a", 1]],)), "ordered dict of something"),
+    "a tuple as key": ({(1, 2): 3}, "has a tuple as a key"),
+    "a huge number": ({"w": 2**64}, "more than 64 bits"),
+    "a huge storage": ({"w": files.rebuilt(Storage(ONES.array, 2**60), 0, (1,), (1,))}, "storage '0' of"),
+    "a small storage": ({"w": files.rebuilt(Storage(ONES.array, 5), 0, (1,), (1,))}, "storage '0' of 20 bytes"),
+    "less than no storage": ({"w": files.rebuilt(Storage(ONES.array, -6), 0, (1,), (1,))}, "is a part of another"),
+}
+
+
+@FORMATS
+@pytest.mark.parametrize(("value", "says"), BAD_VALUES.values(), ids=BAD_VALUES)
+def test_values_that_are_no_network_are_refused(refused, write, value, says):
+    assert says in refused(write(value))
+
+
+BAD_PICKLES = {
+    "nothing": (b"", "truncated"),
+    "no value": (b"\x80\x02.", "not there"),
+    "two values": (b"\x80\x02NN.", "in the middle of a value"),
+    "an open mark": (b"\x80\x02(N.", "in the middle of a value"),
+    "a value below a mark": (b"\x80\x02]N(a.", "not there"),
+    "no mark": (b"\x80\x02t.", "not there"),
+    "protocol 4": (pickle.dumps({}, protocol=4), "protocol is 4"),
+    "protocol 0": (pickle.dumps({"a": 1}, protocol=0), "the opcode"),
+    "a memo that is empty": (b"\x80\x02h\x05.", "repeats a value that is not there"),
+    "a text without an end": (b"\x80\x02X\xff\xff\xff\xffabc.", "truncated"),
+    "a text of other bytes": (b"\x80\x02X\x02\x00\x00\x00\xff\xfe.", "no UTF-8"),
+    "a name without an end": (b"\x80\x02c" + b"a" * 500 + b".", "without an end"),
+    "a name of control characters": (b"\x80\x02c\x1b[2J\nx\n.", r"it names '\x1b[2J.x'"),
+    "an item of a number": (b"\x80\x02K\x01K\x02a.", "adds an item to a int"),
+    "an odd number of items": (b"\x80\x02}(NNNu.", "key without a value"),
+    "a call of a number": (b"\x80\x02K\x01)R.", "calls int"),
+    "a call with a dict": (b"\x80\x02ccollections\nOrderedDict\n}R.", "calls collections.OrderedDict"),
+    "a state of a number": (b"\x80\x02K\x01}b.", "adds an item to a int"),
+    "a reference to a number": (b"\x80\x02K\x01Q.", "something else than a storage"),
+    "a cycle": (b"\x80\x02}q\x00X\x01\x00\x00\x00ah\x00s.", "'a' is no tensor but a dict"),
+    "a list in itself": (b"\x80\x02]q\x00h\x00a.", "no state dict but a list"),
+    "an unknown opcode": (b"\x80\x02\xff.", "the opcode 0xff"),
+}
+
+
+@pytest.mark.parametrize(("pickled", "says"), BAD_PICKLES.values(), ids=BAD_PICKLES)
+@FORMATS
+def test_pickles_that_are_none_are_refused(refused, write, pickled, says):
+    assert says in refused(write(None, pickle_bytes=pickled))
+
+
+def records(**changes):
+    """The records of a good file, the first storage's changed."""
+    found = files.zip_records(files.state_dict(ARRAYS))
+    for name, value in changes.items():
+        setattr(found[2], name, value)
+    return found
+
+
+def named(name: str, content: bytes = b"") -> list[Record]:
+    return [*records(), Record(name, content)]
+
+
+BAD_ARCHIVES = {
+    "a compressed record": (records(method=8), "'net/data/0' is compressed"),
+    "an encrypted record": (records(flags=0x809), "'net/data/0' is compressed or encrypted"),
+    "a record that says it unpacks to more": (records(size=2**40), "compressed"),
+    "a record larger than the file": (records(size=2**40, packed=2**40), "overlap"),
+    "a record of 2^64 bytes": (records(size=2**64 - 1, packed=2**64 - 1), "overlap"),
+    "a record behind the file": (records(offset=2**40), "points outside the file"),
+    "a record in the place of another": (records(offset=0), "two names"),
+    "a record too short for its storage": (records(content=b"1234"), "storage '0' of 48 bytes is of 4 bytes"),
+    "another checksum": (records(crc=1), "storage '0' is damaged"),
+    "another name in place": (records(local_name="net/data/9"), "two names"),
+    "no such storage": (records()[:2] + records()[3:], "storage '0' of 48 bytes is missing"),
+    "a record twice": (named("net/version"), "there twice"),
+    "two pickles": (named("other/data.pkl"), "2 of its records is a data.pkl"),
+    "no pickle": (records()[1:], "none of its records is a data.pkl"),
+    "a program": (named("net/constants.pkl"), "TorchScript"),
+    "numbers of a big-endian machine": (
+        [records()[0], Record("net/byteorder", b"big"), *records()[2:]],
+        "not little-endian",
+    ),
+}
+
+
+@pytest.mark.parametrize(("records", "says"), BAD_ARCHIVES.values(), ids=BAD_ARCHIVES)
+def test_archives_that_torch_does_not_write_are_refused(refused, records, says):
+    assert says in refused(files.archive(records))
+
+
+def test_records_that_share_bytes_are_refused(refused):
+    inner = files.archive([Record("net/data/0", b"x" * 48)])
+    content = files.archive([Record("net/data.pkl", inner), Record("net/data/0", b"", offset=0)])
+    start = content.index(b"PK\x03\x04", 1)  # of the record inside the first
+    changed = files.archive([Record("net/data.pkl", inner), Record("net/data/0", b"", offset=start)])
+    assert "overlap" in refused(changed)
+
+
+@pytest.mark.parametrize(("count", "says"), [(2**32, "more than any network"), (50, "its directory"), (1, "data.pkl")])
+def test_a_directory_of_another_length_than_it_says_is_refused(refused, count, says):
+    reordered = records()[::-1]
+    assert says in refused(files.archive(reordered, count=count))
+
+
+def test_numbers_of_a_big_endian_machine_are_refused_in_the_old_format(refused):
+    content = files.legacy_file(files.state_dict(ARRAYS), system={**files.SYSTEM, "little_endian": False})
+    assert "not little-endian" in refused(content)
+
+
+@pytest.mark.parametrize("left", [b"\x00", b"\x00" * 100])
+def test_bytes_behind_the_old_format_are_refused(refused, left):
+    assert f"{len(left)} bytes are left" in refused(files.legacy_file(files.state_dict(ARRAYS)) + left)
+
+
+@FORMATS
+def test_a_file_cut_anywhere_is_refused(refused, write):
+    whole = write(files.state_dict(ARRAYS))
+    for end in range(1, len(whole)):
+        refused(whole[:end])
+
+
+def test_a_flipped_bit_of_an_archive_is_noticed_or_changes_nothing(read, refused):
+    whole = files.zip_file(files.checkpoint(ARRAYS))
+    noticed = 0
+    for index in range(len(whole)):
+        flipped = bytearray(whole)
+        flipped[index] ^= 1 << index % 8
+        try:
+            found = read(bytes(flipped))
+        except InputError:
+            noticed += 1
+        else:
+            assert_equal(found.tensors, ARRAYS)
+            assert found.facts == {"epoch": 300, "arch": "resnet110"}
+    assert noticed > len(files.pickled(files.checkpoint(ARRAYS))[0])
+
+
+@pytest.mark.parametrize(
+    ("content", "says"),
+    [
+        (b"", "empty"),
+        (b"not a checkpoint", "does not begin as one"),
+        (pickle.dumps({"fc.weight": 1}, protocol=2), "does not begin as one"),
+        (b"pickle\x00".ljust(257, b"\x00") + b"ustar  \x00".ljust(300, b"\x00"), "before 0.1.10"),
+        (b"PK\x03\x04" + b"\x00" * 200, "no directory"),
+        (b"\x1f\x8b\x08" + b"\x00" * 200, "does not begin as one"),
+    ],
+)
+def test_files_of_other_kinds_are_refused(refused, content, says):
+    assert says in refused(content)
+
+
+@pytest.mark.parametrize("kind", ["absent", "folder", "pipe", "device", "zero"])
+def test_what_is_no_file_is_refused_at_once(tmp_path, kind):
+    path = tmp_path / "it"
+    if kind == "folder":
+        path.mkdir()
+    elif kind == "pipe":
+        os.mkfifo(path)
+    path = {"device": "/dev/zero", "zero": f"{tmp_path}/a\0b"}.get(kind, path)
+    with pytest.raises(InputError) as error:
+        read_checkpoint(path)
+    assert tiny.one_line(error.value, says="it is no file")

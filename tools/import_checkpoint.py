@@ -1,0 +1,60 @@
+"""Imports a checkpoint of the authors: divco-import --checkpoint FILE --backbone NAME ... --model_dir runs/theirs.
+
+PyTorch's files are read without PyTorch, and nothing in them is executed. divco-evaluate and divco-export take the
+folder.
+"""
+
+import pathlib
+
+from absl import flags
+
+from divco_tf.tools import _app
+
+_CHECKPOINT = flags.DEFINE_string("checkpoint", None, "The file, .pth.tar or .pth, of torch.save.", required=True)
+_BACKBONE = flags.DEFINE_string("backbone", None, "The name of a registered backbone.")
+_SPLIT_FACTOR = flags.DEFINE_integer("split_factor", 1, "S, the number of small networks.")
+_NUM_CLASSES = flags.DEFINE_integer("num_classes", None, "K.", required=True)
+_IMAGE_SIZE = flags.DEFINE_integer("image_size", None, "Pixels a side; the dataset's unless given.")
+_DATASET = flags.DEFINE_string(
+    "dataset", None, "Whose images it takes, normalised that way; unless given, the authors' of so many classes."
+)
+_MODEL_DIR = _app.model_dir_flag()
+
+
+def main() -> None:
+    """Imports, and says what lies where under which licence."""
+    from divco_tf.models.backbones import BACKBONES
+    from divco_tf.models.spec import branch_spec
+    from divco_tf.models.torch_checkpoint import read_checkpoint
+
+    if _BACKBONE.value is None:
+        raise _app.missing_flag("backbone", BACKBONES.names())
+    branch_spec(_BACKBONE.value, split_factor=_SPLIT_FACTOR.value)  # refused, as the file, before TensorFlow starts
+    checkpoint = read_checkpoint(_CHECKPOINT.value)
+    _app.load_tensorflow()
+    from divco_tf.training.imported import import_checkpoint
+
+    run = import_checkpoint(
+        checkpoint,
+        model_dir=pathlib.Path(_MODEL_DIR.value),
+        backbone=_BACKBONE.value,
+        num_classes=_NUM_CLASSES.value,
+        split_factor=_SPLIT_FACTOR.value,
+        image_size=_IMAGE_SIZE.value,
+        dataset=_DATASET.value,
+    )
+    size = run.experiment.preprocessing.image_size
+    print(f"imported {checkpoint.path}\n      to {run.model_dir}, for {run.experiment.dataset} images of {size} pixels")
+    print(
+        f"The authors publish their checkpoints under {run.imported['licence']}, which binds what is made of them too: "
+        "https://creativecommons.org/licenses/by-nc/4.0/"
+    )
+
+
+def run() -> None:
+    """The console script divco-import."""
+    _app.run(main, program="divco-import")
+
+
+if __name__ == "__main__":
+    run()
