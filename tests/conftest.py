@@ -22,7 +22,8 @@ def pytest_configure(config) -> None:
     tf.config.set_logical_device_configuration(cpu, [tf.config.LogicalDeviceConfiguration()] * 2)
 
 
-SHARED_DATA = pathlib.Path(__file__).resolve().parents[2] / "shared" / "data" / "tfds"
+SHARED = pathlib.Path(__file__).resolve().parents[2] / "shared"
+SHARED_DATA = SHARED / "data" / "tfds"
 SHARED_ABSENT = "shared data is absent"
 
 
@@ -32,6 +33,15 @@ def cifar10_dir() -> str:
     if not (SHARED_DATA / "cifar10").is_dir():
         pytest.skip(SHARED_ABSENT)
     return str(SHARED_DATA)
+
+
+@pytest.fixture(scope="session")
+def reference_dir() -> pathlib.Path:
+    """Folder of the example checkpoint, beside the checkout; skips where there is none."""
+    folder = SHARED / "reference"
+    if not (folder / "resnet110_split4_cifar100.pth.tar").is_file():
+        pytest.skip(SHARED_ABSENT)
+    return folder
 
 
 def pytest_terminal_summary(terminalreporter) -> None:

@@ -59,7 +59,7 @@ def rebuilt(storage: Any, offset: Any, shape: Any, strides: Any) -> Call:
 
 def tensor(array: np.ndarray) -> Call:
     """A tensor with a storage of its own."""
-    array = np.ascontiguousarray(array)
+    array = np.asarray(array, order="C")
     strides = tuple(stride // array.itemsize for stride in array.strides)
     return rebuilt(Storage(array.reshape(-1)), 0, array.shape, strides)
 

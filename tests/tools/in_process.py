@@ -25,7 +25,7 @@ class Result:
 
 
 class Programs:
-    """Calls `divco-<name>` through `_app.run`, as the console script does, but for absl's own set-up of logging."""
+    """Calls tools/<name>.py through `_app.run`, as the console script does, but for absl's own set-up of logging."""
 
     def __init__(self, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture) -> None:
         self._patch, self._capfd = monkeypatch, capfd
@@ -45,7 +45,8 @@ class Programs:
         result = self(name, *arguments)
         assert (result.status, result.stdout) == (status, ""), result
         (line,) = result.stderr.splitlines()
-        assert line.startswith(f"divco-{name}: error: ") and "Received: " in line and "Traceback" not in line
+        program = f"divco-{name.removesuffix('_checkpoint')}"  # `import` is no module's name
+        assert line.startswith(f"{program}: error: ") and "Received: " in line and "Traceback" not in line
         return line
 
 

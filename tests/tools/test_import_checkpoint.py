@@ -1,0 +1,234 @@
+"""divco-import: a checkpoint file becomes a model_dir that evaluate and export take, or nothing is left behind."""
+
+import json
+import pathlib
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+
+import divco_tf
+from divco_tf.data.sources import open_source
+from divco_tf.models.backbones import BACKBONES, backbone_of
+from divco_tf.serving.export import read_record
+from divco_tf.training import imported
+from divco_tf.training.checkpoint import Checkpoints
+from divco_tf.training.experiment import Experiment, claim_model_dir, load, open_run
+from tests import tiny
+from tests.data.images import image_folder
+from tests.models import goldens
+from tests.models import torch_files as files
+from tests.models.test_import_torch import state_dict
+from tests.models.test_torch_checkpoint import HOSTILE
+
+PROGRAM = pathlib.Path(__file__).resolve().parents[2] / "tools" / "import_checkpoint.py"
+LICENCE = "CC BY-NC 4.0"
+SLOW_FROM = 6_000_000  # parameters
+
+
+def tiny_state(num_classes: int = 10) -> dict[str, np.ndarray]:
+    return state_dict(tiny.tiny_stack(num_classes=num_classes))
+
+
+@pytest.fixture
+def checkpoint(tmp_path) -> pathlib.Path:
+    """A file of two tiny networks for digits."""
+    path = tmp_path / "tiny.pth.tar"
+    path.write_bytes(files.zip_file(files.checkpoint(tiny_state())))
+    return path
+
+
+def flags(checkpoint: pathlib.Path, model_dir: pathlib.Path, **changes) -> list[str]:
+    values = {"backbone": "tiny", "split_factor": 2, "num_classes": 10, "dataset": "digits", **changes}
+    values = {"checkpoint": checkpoint, "model_dir": model_dir, **values}
+    return [f"--{name}={value}" for name, value in values.items() if value is not None]
+
+
+def test_evaluate_and_export_take_what_was_imported(divco, checkpoint, tmp_path):
+    run, exports = tmp_path / "runs" / "theirs", tmp_path / "exports"
+    result = divco("import_checkpoint", *flags(checkpoint, run))
+    assert (result.status, result.stderr) == (0, "")
+    assert f"to {run}, for digits images of 8 pixels" in result.stdout
+    assert {path.name for path in run.iterdir()} == {"experiment.json", "checkpoints"}
+    assert [path.name for path in run.parent.iterdir()] == ["theirs"]
+
+    evaluated = json.loads(divco("evaluate", f"--model_dir={run}", "--json").stdout)[str(run)]
+    assert evaluated["images"] == 387 and "tiny.pth.tar" in evaluated["weights"]
+    stack = load(run)
+    test = open_source("digits", "test")
+    logits = stack(open_run(run).experiment.preprocessing(test.images)).numpy()
+    assert evaluated["accuracy"] == np.mean(logits.mean(1).argmax(-1) == test.labels)
+
+    assert divco("export", f"--model_dir={run}", f"--export_dir={exports}").status == 0
+    served = divco("evaluate", f"--saved_model={exports}", "--dataset=digits", "--json")
+    assert json.loads(served.stdout)[str(exports)]["accuracy"] == evaluated["accuracy"]
+
+
+def test_the_licence_is_told_recorded_and_handed_on(divco, checkpoint, tmp_path):
+    run = tmp_path / "run"
+    assert LICENCE in divco("import_checkpoint", *flags(checkpoint, run)).stdout
+    record = json.loads((run / "experiment.json").read_text())["imported"]
+    assert LICENCE in record["licence"] and record["file"] == "tiny.pth.tar"
+    assert record["facts"] == {"epoch": 300, "arch": "resnet110"}
+    assert LICENCE in divco("evaluate", f"--model_dir={run}").stdout
+    assert LICENCE in divco("export", f"--model_dir={run}", f"--export_dir={tmp_path / 'exports'}").stdout
+    assert LICENCE in read_record(tmp_path / "exports" / "1")["weights_from"]
+    assert LICENCE in divco("evaluate", f"--saved_model={tmp_path / 'exports'}", "--dataset=digits").stdout
+
+
+def records_of_families() -> list:
+    """For each family its record of fewest parameters; the large ones are slow."""
+    smallest: dict[type, dict] = {}
+    names = set(BACKBONES.names())
+    for record in goldens.RECORDS.values():
+        if (name := goldens.backbone_name(record)) in names:
+            family = type(BACKBONES.get(name).spec)
+            smallest[family] = min(smallest.get(family, record), record, key=lambda record: record["params_total"])
+    return [
+        pytest.param(record, id=record["key"], marks=[pytest.mark.slow] * (record["params_total"] > SLOW_FROM))
+        for record in smallest.values()
+    ]
+
+
+@pytest.mark.parametrize("record", records_of_families())
+def test_a_checkpoint_of_every_family_is_imported(divco, tmp_path, record):
+    rng = np.random.default_rng(0)
+    arrays = {}
+    for branch in range(record["split_factor"]):
+        for name, shape in goldens.state_shapes(record["key"]).items():
+            is_counter = name.endswith("num_batches_tracked")
+            arrays[f"models.{branch}.{name}"] = np.array(7) if is_counter else rng.random(shape, np.float32)
+    path = tmp_path / "theirs.pth.tar"
+    path.write_bytes(files.zip_file(files.checkpoint(arrays)))
+    size = {"num_classes": record["num_classes"], "image_size": record["input_size"]}
+    network = {"backbone": goldens.backbone_name(record), "split_factor": record["split_factor"]}
+    with goldens.frugally():
+        result = divco("import_checkpoint", *flags(path, tmp_path / "run", dataset=None, **network, **size))
+        assert (result.status, result.stderr) == (0, "")
+        stack = load(tmp_path / "run")
+    assert open_run(tmp_path / "run").experiment.dataset == record["dataset"]
+    unused = backbone_of(stack.spec).unused_tensors(stack.spec)
+    expected = [
+        array.reshape(-1)
+        for name, array in arrays.items()
+        if array.dtype == np.float32 and name.split(".", 2)[2] not in unused
+    ]
+    found = [variable.numpy().reshape(-1) for variable in stack.variables]
+    np.testing.assert_array_equal(np.sort(np.concatenate(found)), np.sort(np.concatenate(expected)))
+
+
+def test_the_authors_example_gives_its_logits(divco, tmp_path, reference_dir):
+    path, run = reference_dir / "resnet110_split4_cifar100.pth.tar", tmp_path / "run"
+    network = {"backbone": "resnet110", "split_factor": 4, "num_classes": 100, "image_size": 32, "dataset": None}
+    with np.load(path.with_name("resnet110_split4_cifar100_logits.npz")) as stored:
+        expected = stored["logits"]  # [S, B, K]
+    with goldens.frugally():
+        assert divco("import_checkpoint", *flags(path, run, **network)).status == 0
+        logits = load(run)(goldens.golden_input(32)).numpy().transpose(1, 0, 2)
+    assert np.abs(logits - expected).max() <= goldens.TOLERANCE * np.abs(expected).max()
+
+
+BAD_FLAGS = [
+    ({"backbone": None}, "--backbone is missing"),
+    ({"backbone": "tiny_no_nrom"}, "Did you mean tiny_no_norm"),
+    ({"split_factor": 0}, "positive whole number"),
+    ({"split_factor": 1}, "entries that are no weight"),
+    ({"split_factor": 4}, "lacks"),
+    ({"backbone": "tiny_no_norm"}, "lacks 2 entries. Received: no models.0.conv.bias"),
+    ({"num_classes": 3, "dataset": None}, "models.0.fc.weight (10, 4); it must be (3, 4)"),
+    ({"num_classes": 3}, "digits has 10 classes"),
+    ({"num_classes": None}, "num_classes"),
+    ({"dataset": "digts"}, "Did you mean digits"),
+    ({"image_size": 0}, "image_size=0"),
+    ({"checkpoint": "/nowhere/at/all"}, "/nowhere/at/all"),
+]
+
+
+@pytest.mark.parametrize(("changes", "says"), BAD_FLAGS, ids=str)
+def test_what_does_not_fit_is_refused_and_nothing_is_left(divco, checkpoint, tmp_path, changes, says):
+    values = {"checkpoint": checkpoint, **changes}
+    arguments = flags(values.pop("checkpoint"), tmp_path / "runs" / "run", **values)
+    if "num_classes" in changes and changes["num_classes"] is None:
+        result = divco("import_checkpoint", *arguments)
+        assert result.status == 2 and says in result.stderr
+    else:
+        assert says in divco.refusal("import_checkpoint", *arguments)
+    assert list(tmp_path.iterdir()) == [checkpoint]
+
+
+def test_files_that_are_hostile_or_damaged_are_refused_and_nothing_is_left(divco, checkpoint, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    whole = checkpoint.read_bytes()
+    for content in (whole[:-100], whole[:1000], files.legacy_file(HOSTILE[0]), files.zip_file({"w": HOSTILE[3]})):
+        checkpoint.write_bytes(content)
+        divco.refusal("import_checkpoint", *flags(checkpoint, tmp_path / "run"))
+        assert list(tmp_path.iterdir()) == [checkpoint]
+
+
+def test_a_hostile_file_is_refused_by_a_process_before_tensorflow_starts(checkpoint, tmp_path):
+    checkpoint.write_bytes(files.zip_file(HOSTILE[0]))
+    watched = "import sys, runpy\ntry: runpy.run_path(sys.argv[0], run_name='__main__')\n"
+    watched += "finally: print('tensorflow' in sys.modules)"
+    arguments = flags(checkpoint, tmp_path / "run", backbone="resnet110", dataset="cifar10")
+    command = [sys.executable, "-c", f"import sys; sys.argv[0] = {str(PROGRAM)!r}\n{watched}", *arguments]
+    process = subprocess.run(command, capture_output=True, text=True, cwd=tmp_path)
+    assert (process.returncode, process.stdout.split()) == (2, ["False"])
+    (line,) = process.stderr.splitlines()
+    assert line.startswith("divco-import: error: ") and "'os.system'" in line
+    assert list(tmp_path.iterdir()) == [checkpoint]
+
+
+def test_a_folder_that_holds_something_is_left_as_it_is(divco, checkpoint, tmp_path):
+    run = claim_model_dir(
+        tmp_path / "run", Experiment(backbone="tiny", dataset="digits"), open_source("digits", "test")
+    )
+    before = (run.model_dir / "experiment.json").read_text()
+    for _ in range(2):
+        assert "lies there already" in divco.refusal("import_checkpoint", *flags(checkpoint, run.model_dir))
+    assert (run.model_dir / "experiment.json").read_text() == before
+    (tmp_path / "empty").mkdir()
+    assert divco("import_checkpoint", *flags(checkpoint, tmp_path / "empty")).status == 0
+    assert "lies there already" in divco.refusal("import_checkpoint", *flags(checkpoint, tmp_path / "empty"))
+
+
+def test_a_folder_that_cannot_be_written_is_refused(divco, checkpoint):
+    said = divco.refusal("import_checkpoint", *flags(checkpoint, checkpoint / "run"))
+    assert "model_dir cannot be written" in said and str(checkpoint) in said
+
+
+def test_an_import_that_is_cut_short_leaves_nothing(checkpoint, tmp_path, monkeypatch):
+    def fail(*_, **__):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(Checkpoints, "save", fail)
+    with pytest.raises(KeyboardInterrupt):
+        divco_tf.import_checkpoint(
+            checkpoint, model_dir=tmp_path / "run", backbone="tiny", num_classes=10, split_factor=2, dataset="digits"
+        )
+    assert list(tmp_path.iterdir()) == [checkpoint]
+
+
+def test_what_was_imported_is_not_trained_on(divco, checkpoint, tmp_path):
+    assert divco("import_checkpoint", *flags(checkpoint, tmp_path / "run")).status == 0
+    config = ("--config=digits/wide_resnet10_2_split4", '--bind=experiment.Experiment.backbone="tiny"')
+    said = divco.refusal("train", *config, f"--model_dir={tmp_path / 'run'}")
+    assert "imported" in said and str(tmp_path / "run") in said
+
+
+def test_classes_without_names_are_numbered_and_any_names_of_so_many_fit(divco, checkpoint, tmp_path):
+    checkpoint.write_bytes(files.legacy_file(files.state_dict(tiny_state(num_classes=3))))
+    run = tmp_path / "run"
+    assert divco("import_checkpoint", *flags(checkpoint, run, num_classes=3, dataset=None, image_size=8)).status == 0
+    assert open_run(run).experiment.dataset == "image_folder"
+    assert open_run(run).class_names == ("0", "1", "2")
+    three, four = (image_folder(tmp_path / str(classes), classes=classes, images=8) for classes in (3, 4))
+    assert divco("evaluate", f"--model_dir={run}", f"--data_dir={three}").status == 0
+    assert "4 classes" in divco.refusal("evaluate", f"--model_dir={run}", f"--data_dir={four}")
+
+
+@pytest.mark.parametrize(
+    ("num_classes", "dataset"), [(10, "cifar10"), (100, "cifar100"), (1000, "imagenet"), (7, "image_folder")]
+)
+def test_the_number_of_classes_tells_the_authors_dataset(num_classes, dataset):
+    assert imported.dataset_of(num_classes) == dataset
