@@ -12,6 +12,7 @@ from divco_tf.models.divide import (
     by_split,
     by_sqrt_split,
     by_table,
+    by_whole_split,
     divide,
     divide_weight_decay,
     divided,
@@ -63,6 +64,17 @@ def test_rules_of_regularisers():
     assert by_split(0.2, 4) == 0.05
     assert by_sqrt_split(0.2, 4) == 0.1
     assert by_sqrt_split(0.2, 2) == pytest.approx(0.2 / math.sqrt(2), rel=1e-15)
+
+
+@given(st.integers(1, 100), st.integers(1, 20))
+def test_whole_numbers_are_split_exactly_or_refused(value, split_factor):
+    if value % split_factor == 0:
+        assert by_whole_split(value, split_factor) * split_factor == value
+    else:
+        with pytest.raises(InputError, match=rf"{value} divides by 1, .*{value}$|1 divides by 1$") as error:
+            by_whole_split(value, split_factor)
+        works = map(int, str(error.value).split(" by ")[1].split(", "))
+        assert {by_whole_split(value, divisor) * divisor for divisor in works} == {value}
 
 
 @dataclasses.dataclass(frozen=True)

@@ -67,7 +67,9 @@ def check_logits(record, golden) -> keras.Model:
 
 
 @pytest.mark.parametrize("decay_norm_scales", [True, False])
-@pytest.mark.parametrize("key", ["resnet110__cifar100__S4", "wide_resnet16_8__cifar10__S8"])
+@pytest.mark.parametrize(
+    "key", ["resnet110__cifar100__S4", "wide_resnet16_8__cifar10__S8", "se_resnet110__cifar10__S4"]
+)
 def test_decayed_parameters_are_the_references(key, decay_norm_scales, frugal):
     record = RECORDS[key]
     stack = single_branch(record["arch"], record["split_factor"], record["num_classes"])

@@ -130,6 +130,57 @@ def test_a_shortcut_pools_real_pixels_only():
     np.testing.assert_allclose(pooled, [[2, 3.5], [6.5, 8]], rtol=1e-4)
 
 
+def test_a_shortcut_without_a_pool_is_a_strided_3x3_convolution():
+    image = keras.Input((5, 6, 2))
+    model = keras.Model(image, layers.shortcut(image, 3, stride=2, pool=False, name="s"))
+    assert model.get_layer("s.0").kernel.shape == (3, 3, 2, 3)
+    assert model.output.shape == (None, 3, 3, 3)
+    stays = keras.Model(image, layers.shortcut(image, 3, pool=False, name="t"))
+    assert stays.get_layer("t.0").kernel.shape == (1, 1, 2, 3)
+
+
+@pytest.mark.parametrize("ceil_mode", [False, True])
+@pytest.mark.parametrize("side", range(1, 10))
+def test_a_max_pool_sees_the_windows_of_pytorch(side, ceil_mode):
+    image = keras.Input((side, side + 1, 1))
+    model = keras.Model(image, layers.max_pool(image, ceil_mode=ceil_mode, name="pool"))
+    images = RNG.random((side, side + 1)).astype(np.float32)
+    margin = 0 if ceil_mode else 1
+    padded = np.pad(images, ((margin, 3), (margin, 3)), constant_values=-np.inf)
+    # PyTorch's formula; where it says 0 windows, we take the image for one.
+    up = 1 if ceil_mode else 0
+    rows, columns = (max((size + 2 * margin - 3 + up) // 2 + 1, 1) for size in images.shape)
+    windows = [[padded[2 * i : 2 * i + 3, 2 * j : 2 * j + 3] for j in range(columns)] for i in range(rows)]
+    np.testing.assert_array_equal(
+        model(images[None, ..., None])[0, ..., 0], [[window.max() for window in row] for row in windows]
+    )
+
+
+def test_stages_double_their_width_and_halve_the_image():
+    assert list(layers.stages((2, 1, 2), 16)) == [
+        ("layer1.0", 16, 1),
+        ("layer1.1", 16, 1),
+        ("layer2.0", 32, 2),
+        ("layer3.0", 64, 2),
+        ("layer3.1", 64, 1),
+    ]
+
+
+def test_a_bottleneck_is_regularised_after_each_norm():
+    image = keras.Input((4, 4, 6))
+    seen = []
+
+    def drop(features, name):
+        seen.append((name, features.shape[1:]))
+        return features
+
+    outputs = layers.bottleneck(image, (2, 4, 8), stride=2, groups=2, gamma=0.0, drop=drop, name="b")
+    assert seen == [("b.bn1", (4, 4, 2)), ("b.bn2", (2, 2, 4)), ("b.bn3", (2, 2, 8))]
+    model = keras.Model(image, outputs)
+    assert model.get_layer("b.conv2").kernel.shape == (3, 3, 1, 4)
+    np.testing.assert_array_equal(model(np.ones((1, 4, 4, 6))), np.zeros((1, 2, 2, 8)))
+
+
 def test_a_residual_takes_a_shortcut_where_shapes_differ():
     image = keras.Input((4, 4, 8))
     same = keras.Model(image, layers.residual(image, image, stride=1, name="a"))

@@ -27,7 +27,7 @@ class ResNetSpec:
         if min(self.widths(self.width)) < 1:
             raise InputError(
                 f"A bottleneck has no channels. Received: width={self.width}, base_width={self.base_width}, "
-                f"groups={self.groups}; width * base_width must be at least 64, and groups at least 1."
+                f"groups={self.groups}; pass larger numbers."
             )
 
     def widths(self, width: int) -> tuple[int, int, int]:

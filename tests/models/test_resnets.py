@@ -1,0 +1,144 @@
+"""ResNets, ResNeXts and their squeeze-and-excitation forms: how they divide, and how they begin."""
+
+import dataclasses
+import json
+import re
+
+import numpy as np
+import pytest
+
+from divco_tf.errors import InputError
+from divco_tf.models.backbones import BACKBONES
+from divco_tf.models.backbones.resnet import ResNetSpec, WideResNet50Spec
+from divco_tf.models.backbones.senet import SENetSpec, SEResNetSpec
+from divco_tf.models.branch_stack import BranchStack, build
+from divco_tf.models.divide import divide
+from tests import tiny
+from tests.models.siblings_resnet import RESNET_SIBLINGS
+from tests.reference import load_json
+
+
+def spec_of(name: str):
+    return BACKBONES.get(name).spec
+
+
+@pytest.mark.parametrize(
+    ("name", "narrower"), [("wide_resnet50_2", "resnet50"), ("wide_resnet50_3", "wide_resnet50_2")]
+)
+def test_half_of_a_wide_resnet50_is_the_next_narrower_network(name, narrower):
+    assert dataclasses.asdict(divide(spec_of(name), 2)) == dataclasses.asdict(spec_of(narrower))
+
+
+def test_a_wide_resnet101_is_divided_as_a_resnet101():
+    for split_factor in (2, 4):
+        wide, narrow = (divide(spec_of(name), split_factor) for name in ("wide_resnet101_2", "resnet101"))
+        assert (wide.width, wide.base_width) == (narrow.width, 2 * narrow.base_width)
+
+
+@pytest.mark.parametrize("name", ["resnext50_32x4d", "resnext29_16x64d", "senet154", "se_resnext101_64x4d_b"])
+@pytest.mark.parametrize("split_factor", [2, 4, 8, 16])
+def test_only_groups_and_regularisation_are_divided_where_there_are_groups(name, split_factor):
+    large = spec_of(name)
+    small = divide(large, split_factor, regularisers=False)
+    assert small == dataclasses.replace(large, groups=large.groups // split_factor)
+
+
+@pytest.mark.parametrize(
+    ("name", "split_factor", "works"),
+    [
+        ("wide_resnet50_2", 8, "64 divides by 1, 2, 4"),
+        ("wide_resnet50_3", 8, "64 divides by 1, 2, 4"),
+        ("wide_resnet101_2", 8, "64 divides by 1, 2, 4"),
+        ("se_resnet110", 8, "16 divides by 1, 2, 4"),
+        ("se_resnet164", 8, "16 divides by 1, 2, 4"),
+        ("resnet50", 16, "64 divides by 1, 2, 4, 8"),
+        ("resnext50_32x4d", 3, "32 divides by 1, 2, 4, 8, 16, 32"),
+        ("senet154", 128, "64 divides by 1, 2, 4, 8, 16, 32, 64"),
+    ],
+)
+def test_a_split_factor_without_a_division_is_refused(name, split_factor, works):
+    with pytest.raises(InputError) as error:
+        divide(spec_of(name), split_factor)
+    assert tiny.one_line(error.value, says=f"Received: {split_factor}; {works}. ")
+
+
+def test_what_the_reference_cannot_build_is_refused():
+    families = {type(spec_of(name)) for name in ("resnet50", "wide_resnet50_2", "wide_resnet101_2", "se_resnet110")}
+    errors = [
+        error
+        for error in load_json("backbones.json")["build_errors"]
+        if error["arch"] in BACKBONES.names() and type(spec_of(error["arch"])) in families
+    ]
+    assert {error["arch"] for error in errors} == {
+        *("wide_resnet50_2", "wide_resnet50_3", "wide_resnet101_2", "se_resnet110", "se_resnet164")
+    }
+    for error in errors:
+        with pytest.raises(InputError):
+            divide(spec_of(error["arch"]), error["split_factor"])
+
+
+def test_a_wide_resnet_of_imagenet_keeps_its_name_from_the_cifar_form():
+    assert isinstance(spec_of("wide_resnet50_2"), WideResNet50Spec)
+    for name in ("wide_resnet50_4", "wide_resnet101_3"):
+        with pytest.raises(InputError, match=r"depth is 6 n \+ 4. Received: (50|101)"):
+            BACKBONES.get(name)
+
+
+@pytest.mark.parametrize(
+    ("spec", "options", "says"),
+    [
+        (ResNetSpec, {"blocks": ()}, "A stage has no blocks. Received: blocks=()"),
+        (ResNetSpec, {"blocks": (3, 0)}, "A stage has no blocks. Received: blocks=(3, 0)"),
+        (ResNetSpec, {"blocks": (1,), "width": 0}, "A bottleneck has no channels. Received: width=0"),
+        (ResNetSpec, {"blocks": (1,), "groups": 0}, "groups=0"),
+        (SENetSpec, {"blocks": (1,), "width": 15}, "width=15, base_width=4"),
+        (SEResNetSpec, {"blocks": (1,), "width": 1, "halves_first": True}, "A bottleneck has no channels"),
+    ],
+)
+def test_a_spec_checks_itself(spec, options, says):
+    with pytest.raises(InputError) as error:
+        spec(**options)
+    assert tiny.one_line(error.value, says=says)
+
+
+@pytest.fixture(scope="module", params=RESNET_SIBLINGS)
+def sibling(request) -> BranchStack:
+    spec, input_shape = RESNET_SIBLINGS[request.param]
+    return build(spec=spec, copies=2, num_classes=100, input_shape=input_shape, seed=3)
+
+
+def test_kernels_start_at_the_papers_spread(sibling):
+    for variable in sibling.trainable_variables:
+        if variable.name.endswith("kernel"):
+            height, width, _, filters = variable.shape[1:] if len(variable.shape) == 5 else (1, 1, *variable.shape[1:])
+            # fan_out counts all groups.
+            classifies = variable.name in ("fc.kernel", "last_linear.kernel")
+            expected = 1e-3 if classifies else np.sqrt(2 / (height * width * filters))
+            for branch in variable.numpy():  # five standard errors of a standard deviation, and of a mean
+                assert abs(branch.std() / expected - 1) < 5 / np.sqrt(2 * branch.size), variable.name
+                assert abs(branch.mean()) < 5 * expected / np.sqrt(branch.size), variable.name
+
+
+def test_a_resnets_blocks_start_as_their_shortcuts_and_a_senets_do_not(sibling):
+    senet = any(".se_module." in variable.name for variable in sibling.variables)
+    for variable in sibling.variables:
+        kind = variable.name.rsplit(".", 1)[1]
+        if kind != "kernel":
+            ones = kind in ("gamma", "moving_variance")
+            if not senet and re.fullmatch(r"layer[1-4]\.\d+\.bn3\.gamma", variable.name):
+                ones = False
+            assert np.all(variable.numpy() == float(ones)), variable.name
+
+
+def test_a_spec_survives_json(sibling):
+    config = json.loads(json.dumps(sibling.get_config()))
+    again = BranchStack.from_config(config)
+    assert again.spec == sibling.spec and type(again.spec) is type(sibling.spec)
+
+
+@pytest.mark.parametrize("side", [1, 2, 31])
+@pytest.mark.parametrize("name", RESNET_SIBLINGS)
+def test_any_image_size_is_taken(name, side):
+    spec, _ = RESNET_SIBLINGS[name]
+    stack = build(spec=spec, copies=1, num_classes=3, input_shape=(side, side + 2, 3))
+    assert np.all(np.isfinite(stack(np.ones((1, side, side + 2, 3), np.float32))))
