@@ -1,0 +1,72 @@
+"""Every family trains: on CPU, plain and under XLA."""
+
+import numpy as np
+import pytest
+import tensorflow as tf
+
+from divco_tf.models import draws
+from divco_tf.models.backbones import BACKBONES
+from divco_tf.models.branch_stack import BranchStack
+from tests.models.siblings import SIBLINGS, sibling_stack
+
+BATCH = 4
+
+
+def gradients_and_statistics(stack: BranchStack, *, jit: bool) -> tuple[list, list]:
+    """Of one training step. No scale is zero, as some are at first: what is before them would have no gradient."""
+    rng = np.random.default_rng(0)
+    weights = [
+        tf.constant(0.5 + rng.random(variable.shape), tf.float32) if variable.name.endswith("gamma") else variable.value
+        for variable in stack.trainable_variables
+    ]
+    views = tf.constant(rng.standard_normal((BATCH, stack.split_factor, *stack.view_shape)), tf.float32)
+    outer = tf.constant(rng.standard_normal((BATCH, stack.split_factor, stack.num_classes)), tf.float32)
+
+    @tf.function(autograph=False)
+    def step(weights: list, statistics: list) -> tuple[list, list]:
+        keys = [
+            draws.draw_keys(seed=0, step=tf.constant(0), branch=branch, positions=tf.range(BATCH))
+            for branch in range(stack.split_factor)
+        ]
+        with tf.GradientTape() as tape:
+            tape.watch(weights)
+            logits, updated = stack.run(weights, statistics, views, keys, training=True, jit=jit)
+            loss = tf.reduce_sum(outer * logits)
+        return tape.gradient(loss, weights), updated
+
+    return step(weights, [variable.value for variable in stack.non_trainable_variables])
+
+
+@pytest.fixture(scope="module", params=SIBLINGS)
+def trained(request) -> tuple[BranchStack, tuple[list, list]]:
+    stack = sibling_stack(request.param)
+    return stack, gradients_and_statistics(stack, jit=False)
+
+
+def test_every_weight_of_every_branch_has_a_gradient(trained):
+    stack, (gradients, _) = trained
+    for variable, gradient in zip(stack.trainable_variables, gradients, strict=True):
+        assert gradient is not None, variable.name
+        for branch in gradient.numpy():
+            assert np.all(np.isfinite(branch)), variable.name
+            assert np.any(branch), variable.name
+
+
+def test_every_statistic_moves(trained):
+    stack, (_, updated) = trained
+    for variable, value in zip(stack.non_trainable_variables, updated, strict=True):
+        assert np.all(np.any(variable.numpy() != value.numpy(), axis=1)), variable.name
+
+
+def test_xla_trains_alike(trained):
+    stack, plain = trained
+    compiled = gradients_and_statistics(stack, jit=True)
+    for kind, expected in zip(compiled, plain, strict=True):
+        largest = max(float(np.max(np.abs(value))) for value in expected)
+        for value, reference in zip(kind, expected, strict=True):
+            np.testing.assert_allclose(value, reference, rtol=2e-3, atol=2e-4 * largest)
+
+
+def test_every_family_has_a_sibling():
+    families = {type(entry.spec) for entry in BACKBONES.entries() if type(entry.spec).__module__.startswith("divco_tf")}
+    assert {type(spec) for spec, _ in SIBLINGS.values()} == families
