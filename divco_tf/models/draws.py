@@ -52,8 +52,9 @@ def draw_keys(*, seed: int, step: tf.Tensor, branch: int, positions: tf.Tensor) 
 
 def random_draw_keys(batch_size: tf.Tensor) -> tf.Tensor:
     """Draw keys [B, 2] from TensorFlow's global generator, for callers who have no step."""
-    bits = tf.random.uniform([batch_size, *DRAW_SHAPE], minval=tf.int64.min, maxval=tf.int64.max, dtype=tf.int64)
-    return tf.bitcast(bits, tf.uint64)
+    bits = tf.random.uniform([batch_size + 1], minval=tf.int64.min, maxval=tf.int64.max, dtype=tf.int64)
+    keys = tf.bitcast(bits, tf.uint64)
+    return tf.stack([tf.broadcast_to(keys[0], [batch_size]), keys[1:]], axis=1)
 
 
 def uniform(draw: tf.Tensor, shape: tuple[int, ...], *, layer: str, per_example: bool = True) -> tf.Tensor:

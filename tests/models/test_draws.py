@@ -106,5 +106,6 @@ def test_without_a_step_keys_come_from_the_global_generator():
     again = draws.random_draw_keys(5)
     assert first.dtype == tf.uint64
     assert first.shape == (5, 2)
+    assert [len(set(column)) for column in first.numpy().T.tolist()] == [1, 5]  # the batch's, then each example's
     assert not np.array_equal(first, second)
     np.testing.assert_array_equal(first, again)

@@ -186,7 +186,7 @@ def test_dropout_saves_and_loads(tmp_path):
 
 @pytest.mark.parametrize("rate", [-0.1, 1, 1.5])
 def test_a_dropout_rate_is_a_probability_below_1(rate):
-    with pytest.raises(InputError, match=rf"dropout rate is no probability below 1. Received: {rate}"):
+    with pytest.raises(InputError, match=rf"rate of Dropout is no probability below 1. Received: {rate}"):
         layers.Dropout(rate)
 
 

@@ -17,15 +17,20 @@ from divco_tf.models.layers.basic import (
     shortcut,
 )
 from divco_tf.models.layers.grouped import GroupedConv2D
-from divco_tf.models.layers.stochastic import Dropout
+from divco_tf.models.layers.stochastic import ChannelDropout, DropBlock, Dropout, DropPath, ShakeDrop, ShakeShake
 
 __all__ = [
     "FAN_IN_UNIFORM",
     "FAN_OUT_NORMAL",
     "SMALL_NORMAL",
     "BatchNormalization",
+    "ChannelDropout",
+    "DropBlock",
+    "DropPath",
     "Dropout",
     "GroupedConv2D",
+    "ShakeDrop",
+    "ShakeShake",
     "classifier",
     "conv",
     "conv_norm_relu",
