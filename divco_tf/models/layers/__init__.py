@@ -17,6 +17,7 @@ from divco_tf.models.layers.basic import (
     shortcut,
 )
 from divco_tf.models.layers.grouped import GroupedConv2D
+from divco_tf.models.layers.squeeze import squeeze_excite
 from divco_tf.models.layers.stochastic import ChannelDropout, DropBlock, Dropout, DropPath, ShakeDrop, ShakeShake
 
 __all__ = [
@@ -41,4 +42,5 @@ __all__ = [
     "relu",
     "residual",
     "shortcut",
+    "squeeze_excite",
 ]
