@@ -140,5 +140,22 @@ def check_norms(template: keras.Model, record: dict[str, Any]) -> None:
 def check_regularisers(template: keras.Model, record: dict[str, Any]) -> None:
     """The strength of every stochastic layer."""
     theirs = record["regularisers"]
-    dropouts = [[layer.name, layer.rate] for layer in template.layers if isinstance(layer, layers.Dropout)]
-    assert [rate for _, rate in dropouts] == pytest.approx([rate for _, rate in theirs.get("dropout_modules", [])])
+    final = [rate for _, rate in theirs.get("dropout_modules", [])]
+    if "lightnet_final_dropout" in theirs:
+        final.append(theirs["lightnet_final_dropout"])
+    assert [layer.rate for layer in template.layers if isinstance(layer, layers.Dropout)] == pytest.approx(final)
+    if "lukemelas" in theirs:
+        rates = {layer.rate for layer in template.layers if isinstance(layer, layers.DropPath)}
+        assert (rates or {0.0}) == {theirs["lukemelas"]["drop_connect_rate"]}
+    check_channel_dropout(template, theirs.get("lightnet_block_dropout2d", {}))
+
+
+def check_channel_dropout(template: keras.Model, theirs: dict[str, float]) -> None:
+    """On every shortcut, with the rate of its stage: the record has one of the first block, which none may cross."""
+    added = {layer.name.removesuffix(".add") for layer in template.layers if isinstance(layer, keras.layers.Add)}
+    ours = {
+        layer.name.removesuffix(".drop"): layer.rate
+        for layer in template.layers
+        if isinstance(layer, layers.ChannelDropout)
+    }
+    assert ours == pytest.approx({name: theirs[f"{name.split('.')[0]}.block1"] for name in added if theirs})
