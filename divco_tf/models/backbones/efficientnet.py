@@ -101,13 +101,14 @@ SCALES = (
 
 SPECS = {f"efficientnet_b{number}": EfficientNetSpec(*scale) for number, scale in enumerate(SCALES)}
 
+# The dots in front are not the authors' (`import_torch.torch_tensors`): TensorFlow allows no scope to begin with "_".
 NAMES = {
-    "stem": ("_conv_stem", "_bn0"),
+    "stem": ("._conv_stem", "._bn0"),
     "expand": ("_expand_conv", "_bn0"),
     "depthwise": ("_depthwise_conv", "_bn1"),
     "squeeze": ("_se_reduce", "_se_expand"),
     "project": ("_project_conv", "_bn2"),
-    "head": ("_conv_head", "_bn1"),
+    "head": ("._conv_head", "._bn1"),
 }
 
 
@@ -129,11 +130,11 @@ def efficientnet(spec: EfficientNetSpec, image: Any, *, draw: Any, num_classes: 
         rate = spec.block_dropout * block.index / len(spec.all_blocks())
         return layers.DropPath(rate, name=f"{name}.drop")(x, draw=draw) if rate else x
 
-    x = features(spec, image, parts=Parts(NAMES, lambda block: f"_blocks.{block.index}", conv, depthwise_conv, drop))
+    x = features(spec, image, parts=Parts(NAMES, lambda block: f"._blocks.{block.index}", conv, depthwise_conv, drop))
     return layers.classifier(
         x,
         num_classes,
-        name="_fc",
+        name="._fc",
         dropout=spec.dropout,
         draw=draw,
         kernel_initializer=layers.FAN_IN_UNIFORM,
