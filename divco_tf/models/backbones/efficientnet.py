@@ -58,7 +58,12 @@ class EfficientNetSpec:
             )
         if not (self.width > 0 and self.depth > 0):
             raise InputError(
-                f"An EfficientNet has no positive size. Received: width={self.width}, depth={self.depth}; 1.0 is b0."
+                f"An EfficientNet has no positive size. Received: width={self.width}, depth={self.depth}; 1.0 is b0's."
+            )
+        if min(self.divisor, self.stem, self.head, *self.channels) < 1:
+            raise InputError(
+                f"An EfficientNet's channels and their divisor are positive. Received: divisor={self.divisor}, "
+                f"stem={self.stem}, channels={self.channels}, head={self.head}; b0 has those of the defaults."
             )
 
     def scaled(self, channels: int) -> int:

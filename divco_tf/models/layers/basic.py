@@ -9,6 +9,7 @@ from typing import Any
 import keras
 import tensorflow as tf
 
+from divco_tf.errors import InputError
 from divco_tf.models.layers.grouped import GroupedConv2D
 from divco_tf.models.layers.stochastic import Dropout
 
@@ -59,7 +60,13 @@ def conv(
 
 
 def padded(x: Any, kernel_size: int, *, stride: int, padding: str, name: str) -> tuple[Any, str]:
-    """(x, Keras's padding) of a convolution called `name` whose own is "symmetric" or "same"."""
+    """(x, Keras's padding) of a convolution called `name` whose own is "symmetric" or "same".
+
+    Raises:
+      InputError: it is neither.
+    """
+    if padding not in ("symmetric", "same"):
+        raise InputError(f"Unknown padding of {name}. Received: {padding!r}; pass 'symmetric' or 'same'.")
     if padding == "same" or stride == 1 or kernel_size == 1:  # without a stride, "same" is symmetric
         return x, "same"
     return keras.layers.ZeroPadding2D(kernel_size // 2, name=f"{name}.pad")(x), "valid"
