@@ -1,6 +1,6 @@
 """Weights under the names and in the layout of the authors' PyTorch networks -> a branch stack.
 
-Names are `models.<branch>.<module>.<tensor>`; a module is our layer of the same name.
+Names are `models.<branch>.<module>.<tensor>`; a module is our layer of the same name, or of that with a dot in front.
 """
 
 import dataclasses
@@ -36,7 +36,7 @@ def torch_tensors(template: keras.Model) -> list[TorchTensor]:
     depthwise = {layer.kernel.path for layer in template.layers if isinstance(layer, keras.layers.DepthwiseConv2D)}
     tensors = []
     for variable in template.variables:
-        module, kind = variable.path.rsplit("/", 1)
+        module, kind = variable.path.lstrip(".").rsplit("/", 1)
         rank = len(variable.shape)
         # [out, in, h, w] there, [h, w, in, out] here; depthwise: [channels, 1, h, w] and [h, w, channels, 1].
         last = (rank - 1, rank - 2) if variable.path not in depthwise else (rank - 2, rank - 1)

@@ -140,8 +140,14 @@ def check_norms(template: keras.Model, record: dict[str, Any]) -> None:
 def check_regularisers(template: keras.Model, record: dict[str, Any]) -> None:
     """The strength of every stochastic layer."""
     theirs = record["regularisers"]
-    dropouts = [[layer.name, layer.rate] for layer in template.layers if isinstance(layer, layers.Dropout)]
-    assert [rate for _, rate in dropouts] == pytest.approx([rate for _, rate in theirs.get("dropout_modules", [])])
+    final = [rate for _, rate in theirs.get("dropout_modules", [])]
+    if "lightnet_final_dropout" in theirs:
+        final.append(theirs["lightnet_final_dropout"])
+    assert [layer.rate for layer in template.layers if isinstance(layer, layers.Dropout)] == pytest.approx(final)
+    if "lukemelas" in theirs:
+        rates = {layer.rate for layer in template.layers if isinstance(layer, layers.DropPath)}
+        assert (rates or {0.0}) == {theirs["lukemelas"]["drop_connect_rate"]}
+    check_channel_dropout(template, theirs.get("lightnet_block_dropout2d", {}))
     check_shake_drops(template, record)
     check_drop_blocks(template, theirs.get("dropblock_modules"))
     mixes = any(isinstance(layer, layers.ShakeShake) for layer in template.layers)
@@ -174,3 +180,14 @@ def check_drop_blocks(template: keras.Model, theirs: dict[str, Any] | None) -> N
         assert gamma_scale == 1.0  # squares are as frequent as the article's equation 1 has it
         assert {layer.block_size for layer in ours} == {block_size}
         assert [layer.rate for layer in ours] == pytest.approx([rate] * len(ours), rel=1e-8)
+
+
+def check_channel_dropout(template: keras.Model, theirs: dict[str, float]) -> None:
+    """On every shortcut, with the rate of its stage: the record has one of the first block, which none may cross."""
+    added = {layer.name.removesuffix(".add") for layer in template.layers if isinstance(layer, keras.layers.Add)}
+    ours = {
+        layer.name.removesuffix(".drop"): layer.rate
+        for layer in template.layers
+        if isinstance(layer, layers.ChannelDropout)
+    }
+    assert ours == pytest.approx({name: theirs[f"{name.split('.')[0]}.block1"] for name in added if theirs})

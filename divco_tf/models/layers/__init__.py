@@ -19,11 +19,18 @@ from divco_tf.models.layers.basic import (
     shortcut,
 )
 from divco_tf.models.layers.bottleneck import bottleneck, stages
+from divco_tf.models.layers.depthwise import (
+    DEPTHWISE_FAN_IN_UNIFORM,
+    DEPTHWISE_FAN_OUT_NORMAL,
+    depthwise_conv,
+)
 from divco_tf.models.layers.grouped import GroupedConv2D
 from divco_tf.models.layers.squeeze import squeeze_excite
 from divco_tf.models.layers.stochastic import ChannelDropout, DropBlock, Dropout, DropPath, ShakeDrop, ShakeShake
 
 __all__ = [
+    "DEPTHWISE_FAN_IN_UNIFORM",
+    "DEPTHWISE_FAN_OUT_NORMAL",
     "FAN_IN_NORMAL",
     "FAN_IN_UNIFORM",
     "FAN_OUT_NORMAL",
@@ -41,6 +48,7 @@ __all__ = [
     "conv",
     "conv_norm_relu",
     "deep_stem",
+    "depthwise_conv",
     "fan_in_uniform",
     "max_pool",
     "norm",

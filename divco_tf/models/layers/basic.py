@@ -9,6 +9,7 @@ from typing import Any
 import keras
 import tensorflow as tf
 
+from divco_tf.errors import InputError
 from divco_tf.models.layers.grouped import GroupedConv2D
 from divco_tf.models.layers.stochastic import Dropout
 
@@ -34,18 +35,17 @@ def conv(
     name: str,
     stride: int = 1,
     groups: int = 1,
+    padding: str = "symmetric",
     use_bias: bool = False,
     kernel_initializer: Any = FAN_OUT_NORMAL,
     bias_initializer: Any = "zeros",
 ) -> Any:
     """Convolution, [B, H, W, C] -> [B, ceil(H / stride), ceil(W / stride), filters].
 
-    Zeros are padded on both sides alike, as PyTorch does: "same" would pad a strided one at the end only.
+    `padding` "symmetric" puts the same zeros on both sides, as PyTorch does; "same" is TensorFlow's, which pads more at
+    the end where a stride makes the padding uneven.
     """
-    padding = "same"
-    if stride > 1 and kernel_size > 1:
-        x = keras.layers.ZeroPadding2D(kernel_size // 2, name=f"{name}.pad")(x)
-        padding = "valid"
+    x, padding = padded(x, kernel_size, stride=stride, padding=padding, name=name)
     options = {} if groups == 1 else {"groups": groups}
     return (keras.layers.Conv2D if groups == 1 else GroupedConv2D)(
         filters,
@@ -58,6 +58,19 @@ def conv(
         name=name,
         **options,
     )(x)
+
+
+def padded(x: Any, kernel_size: int, *, stride: int, padding: str, name: str) -> tuple[Any, str]:
+    """(x, Keras's padding) of a convolution called `name` whose own is "symmetric" or "same".
+
+    Raises:
+      InputError: it is neither.
+    """
+    if padding not in ("symmetric", "same"):
+        raise InputError(f"Unknown padding of {name}. Received: {padding!r}; pass 'symmetric' or 'same'.")
+    if padding == "same" or stride == 1 or kernel_size == 1:  # without a stride, "same" is symmetric
+        return x, "same"
+    return keras.layers.ZeroPadding2D(kernel_size // 2, name=f"{name}.pad")(x), "valid"
 
 
 def norm(x: Any, *, name: str, gamma: float = 1.0, momentum: float = 0.9, epsilon: float = 1e-5) -> Any:
