@@ -54,6 +54,7 @@ LIGHT_MODULES = [
     "divco_tf.errors",
     "divco_tf.registry",
     "divco_tf.models.divide",
+    "divco_tf.models.spec",
     "divco_tf.models.backbones",
     "divco_tf.data.datasets",
     *sorted(f"divco_tf.tools.{path.stem}" for path in (ROOT / "tools").glob("*.py") if path.stem[0] != "_"),

@@ -16,9 +16,10 @@ from divco_tf.models import draws
 KERNEL_INITIALIZER = keras.initializers.VarianceScaling(2.0, "fan_out", "untruncated_normal")
 
 
-def conv(x: Any, filters: int, kernel_size: int, *, name: str, stride: int = 1, use_bias: bool = False) -> Any:
+def conv(x: Any, filters: float, kernel_size: int, *, name: str, stride: int = 1, use_bias: bool = False) -> Any:
     """Convolution, [B, H, W, C] -> [B, ceil(H / stride), ceil(W / stride), filters].
 
+    `filters` is rounded to a whole number from 1, so that the budget rule may choose fractions of a width.
     Zeros are padded on both sides alike, as PyTorch does: "same" would pad a strided one at the end only.
     """
     padding = "same"
@@ -26,7 +27,7 @@ def conv(x: Any, filters: int, kernel_size: int, *, name: str, stride: int = 1, 
         x = keras.layers.ZeroPadding2D(kernel_size // 2, name=f"{name}.pad")(x)
         padding = "valid"
     return keras.layers.Conv2D(
-        filters,
+        max(1, round(filters)),
         kernel_size,
         strides=stride,
         padding=padding,
@@ -48,7 +49,7 @@ def relu(x: Any, *, name: str) -> Any:
     return keras.layers.ReLU(name=name)(x)
 
 
-def conv_norm_relu(x: Any, filters: int, kernel_size: int, *, names: tuple[str, str], stride: int = 1) -> Any:
+def conv_norm_relu(x: Any, filters: float, kernel_size: int, *, names: tuple[str, str], stride: int = 1) -> Any:
     """Convolution, batch normalisation, ReLU; `names` are the convolution's and the norm's."""
     x = conv(x, filters, kernel_size, stride=stride, name=names[0])
     return relu(norm(x, name=names[1]), name=f"{names[1]}.relu")

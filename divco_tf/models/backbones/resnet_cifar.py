@@ -13,7 +13,9 @@ class CifarResNetSpec:
     """A CIFAR ResNet: three stages of (depth - 2) / 9 bottlenecks."""
 
     depth: int
-    width: int = divided(by_table({16: {1: 16, 2: 12, 4: 8, 8: 6, 16: 4}}), default=16)  # channels of the stem
+    width: float = divided(  # channels of the stem; those of the last stage's outputs are 16 times as many
+        by_table({16: {1: 16, 2: 12, 4: 8, 8: 6, 16: 4}}), width=1 / 16, default=16
+    )
     dropout: float = divided(by_split, regulariser=True, default=0.0)  # before the classifier
 
     def __post_init__(self) -> None:
@@ -40,7 +42,7 @@ def cifar_resnet(spec: CifarResNetSpec, image: Any, *, draw: Any, num_classes: i
     return layers.classifier(x, num_classes, dropout=spec.dropout, draw=draw)
 
 
-def _bottleneck(x: Any, width: int, *, stride: int, name: str) -> Any:
+def _bottleneck(x: Any, width: float, *, stride: int, name: str) -> Any:
     from divco_tf.models import layers
 
     y = layers.conv_norm_relu(x, width, 1, names=(f"{name}.conv1", f"{name}.bn1"))
