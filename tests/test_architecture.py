@@ -54,6 +54,7 @@ LIGHT_MODULES = [
     "divco_tf.errors",
     "divco_tf.registry",
     "divco_tf.models.divide",
+    "divco_tf.models.spec",
     "divco_tf.models.backbones",
     "divco_tf.models.torch_checkpoint",
     "divco_tf.data.datasets",

@@ -17,7 +17,7 @@ from divco_tf.models.divide import by_split, divided
 class TinySpec:
     """One convolution, halved in width for each doubling of S."""
 
-    width: int = divided(lambda width, split_factor: max(width // split_factor, 1), default=8)
+    width: int = divided(lambda width, split_factor: max(width // split_factor, 1), width=1, default=8)
     norm: bool = True
     dropout: float = divided(by_split, regulariser=True, default=0.0)
 

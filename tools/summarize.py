@@ -1,7 +1,8 @@
 """Sizes of a divided backbone: divco-summarize --backbone wide_resnet28_10 --split_factor 4 --num_classes 100.
 
 Parameters, multiply-adds (of convolutions and linear layers, for one image) and divided regularisers, counted from
-shapes: no weights are built. --list, --all and --paper are tables of all backbones, and of the paper's rows.
+shapes: no weights are built. Several split factors, --split_factor 2,3,4, are compared with the large network.
+--list, --all and --paper are tables of all backbones, and of the paper's rows.
 """
 
 import dataclasses
@@ -9,14 +10,23 @@ import json
 import sys
 import time
 from collections.abc import Callable
+from typing import TYPE_CHECKING
 
 from absl import flags
 
 from divco_tf.errors import InputError
+from divco_tf.models.divide import BUDGETS, RULES
 from divco_tf.tools import _app
 
+if TYPE_CHECKING:
+    from divco_tf.models.summary import Summary
+
 _BACKBONE = flags.DEFINE_string("backbone", None, "The name of a registered backbone.")
-_SPLIT_FACTOR = flags.DEFINE_integer("split_factor", 1, "S, the number of small networks.")
+_SPLIT_FACTOR = flags.DEFINE_list("split_factor", ["1"], "S, the number of small networks; several: 2,4,8.")
+_RULE = flags.DEFINE_string(
+    "rule", "paper", f"{' or '.join(RULES)}: the published divisions, or any S by the width that keeps to a budget."
+)
+_BUDGET = flags.DEFINE_string("budget", "parameters", f"{' or '.join(BUDGETS)}: what --rule budget keeps to.")
 _NUM_CLASSES = flags.DEFINE_integer("num_classes", 10, "K.")
 _IMAGE_SIZE = flags.DEFINE_integer("image_size", 32, "Pixels a side.")
 _JSON = flags.DEFINE_bool("json", False, "Print JSON instead of a table.")
@@ -73,30 +83,77 @@ def _progress(*, seconds: float = 5.0) -> Callable[[str], None]:
 
 def _print_summary() -> None:
     from divco_tf.models.backbones import BACKBONES
-    from divco_tf.models.spec import branch_spec
+    from divco_tf.models.spec import check_division
 
     if _BACKBONE.value is None:
         raise _app.missing_flag("backbone", BACKBONES.names())
-    branch_spec(_BACKBONE.value, split_factor=_SPLIT_FACTOR.value)  # refuses before TensorFlow is imported
+    split_factors, options = _split_factors(), {"rule": _RULE.value, "budget": _BUDGET.value}
+    for split_factor in split_factors:  # refuses before TensorFlow is imported
+        check_division(_BACKBONE.value, split_factor=split_factor, **options)
     _app.load_tensorflow()
-    from divco_tf.models.summary import summarize
+    from divco_tf.models.summary import Sizes, summarize
+
+    data = {"num_classes": _NUM_CLASSES.value, "input_shape": (_IMAGE_SIZE.value, _IMAGE_SIZE.value, 3)}
+    sizes = Sizes(**data)
+    summaries = [
+        summarize(_BACKBONE.value, split_factor=split_factor, sizes=sizes, **data, **options)
+        for split_factor in split_factors
+    ]
+    if _JSON.value:
+        records = [dataclasses.asdict(summary) for summary in summaries]
+        print(json.dumps(records[0] if len(records) == 1 else records, indent=1))
+    elif len(summaries) == 1:
+        print(_branches(*summaries))
+    else:
+        print(_comparison(summarize(_BACKBONE.value, sizes=sizes, **data), summaries))
+
+
+def _split_factors() -> list[int]:
+    try:
+        return [int(value) for value in _SPLIT_FACTOR.value or ["none"]]
+    except ValueError:
+        raise InputError(
+            f"A split factor is a whole number. Received: {','.join(_SPLIT_FACTOR.value)}; --split_factor 2,4,8 works."
+        ) from None
+
+
+def _branches(summary: "Summary") -> str:
+    """A row a branch, and the whole."""
     from divco_tf.tools._tables import table
 
-    summary = summarize(
-        _BACKBONE.value,
-        split_factor=_SPLIT_FACTOR.value,
-        num_classes=_NUM_CLASSES.value,
-        input_shape=(_IMAGE_SIZE.value, _IMAGE_SIZE.value, 3),
-    )
-    if _JSON.value:
-        print(json.dumps(dataclasses.asdict(summary), indent=1))
-        return
-    regularisers = ", ".join(f"{name} {value:g}" for name, value in summary.regularisation.items()) or "none"
-    branch = (f"{summary.parameters_per_branch:,}", f"{summary.multiply_adds_per_branch:,}", regularisers)
+    branch = (f"{summary.parameters_per_branch:,}", f"{summary.multiply_adds_per_branch:,}")
+    branch += (_named(summary.width), _named(summary.regularisation))
     rows = [(f"branch {index}", *branch) for index in range(summary.split_factor)]
-    rows.append(("whole", f"{summary.parameters:,}", f"{summary.multiply_adds:,}", ""))
+    rows.append(("whole", f"{summary.parameters:,}", f"{summary.multiply_adds:,}", "", ""))
     title = f"{summary.backbone}, split factor {summary.split_factor}"
-    print(table((title, "parameters", "multiply-adds", "regularisers"), rows))
+    lines = [table((title, "parameters", "multiply-adds", "width", "regularisers"), rows)]
+    if summary.of_budget is not None:
+        budget = _BUDGET.value.replace("_", "-")
+        lines.append(f"{100 * summary.of_budget:.2f} % of the {budget} of the large network")
+    return "\n".join(lines)
+
+
+def _comparison(large: "Summary", summaries: list["Summary"]) -> str:
+    """A row a split factor, with the S networks' sizes and their shares of the large network's."""
+    from divco_tf.tools._tables import table
+
+    rows = [
+        (
+            f"split factor {summary.split_factor}",
+            f"{summary.parameters:,}",
+            f"{100 * summary.parameters / large.parameters:.2f} %",
+            f"{summary.multiply_adds:,}",
+            f"{100 * summary.multiply_adds / large.multiply_adds:.2f} %",
+            _named(summary.width),
+            _named(summary.regularisation),
+        )
+        for summary in (large, *(summary for summary in summaries if summary.split_factor > 1))
+    ]
+    return table((large.backbone, "parameters", "", "multiply-adds", "", "width", "regularisers"), rows)
+
+
+def _named(values: dict[str, float]) -> str:
+    return ", ".join(f"{name} {value:g}" for name, value in values.items()) or "none"
 
 
 def run() -> None:

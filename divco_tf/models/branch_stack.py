@@ -17,7 +17,7 @@ from divco_tf.models import draws
 from divco_tf.models.backbones import BACKBONES, backbone_of
 from divco_tf.models.divide import check_split_factor
 from divco_tf.models.spec import branch_spec
-from divco_tf.models.summary import layer_table
+from divco_tf.models.summary import Sizes, layer_table
 from divco_tf.models.template import build_network, build_template, check_sizes, initializer_of
 
 
@@ -30,6 +30,8 @@ def build(
     spec: Any = None,
     copies: int | None = None,
     divide_regularisers: bool = True,
+    rule: str = "paper",
+    budget: str = "parameters",
     precision: str = "float32",
     seed: int = 0,
     **overrides: Any,
@@ -44,6 +46,9 @@ def build(
       spec: instead of a name, the large network's spec.
       copies: stack this many undivided copies instead of dividing.
       divide_regularisers: False divides widths only.
+      rule: "paper", the rules of the spec's fields; or "budget", any split factor, by the width whose S networks come
+        closest to what the large one costs and do not exceed it (`models.budget`).
+      budget: what the budget rule compares, "parameters" or "multiply_adds" (for one image of `input_shape`).
       precision: "float32", "mixed_bfloat16" or "mixed_float16"; logits are float32 in all of them.
       seed: of the initial values; every branch has a draw of its own.
       **overrides: fields of the large network's spec, set before it is divided.
@@ -52,7 +57,15 @@ def build(
       InputError: an unknown name, field or size, or a split factor that the backbone cannot take.
     """
     spec = branch_spec(
-        name, split_factor=split_factor, spec=spec, copies=copies, divide_regularisers=divide_regularisers, **overrides
+        name,
+        split_factor=split_factor,
+        spec=spec,
+        copies=copies,
+        divide_regularisers=divide_regularisers,
+        rule=rule,
+        budget=budget,
+        sizes=Sizes(num_classes=num_classes, input_shape=tuple(input_shape)),
+        **overrides,
     )
     branches = split_factor if copies is None else copies
     return BranchStack(

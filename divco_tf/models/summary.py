@@ -6,14 +6,48 @@ from typing import Any
 
 import keras
 
-from divco_tf.models.divide import regularisation
+from divco_tf.models.divide import regularisation, widths
 from divco_tf.models.spec import branch_spec
 from divco_tf.models.template import build_template, check_sizes
 
 
 @dataclasses.dataclass(frozen=True)
+class Size:
+    """Of one network. Multiply-adds are of convolutions and linear layers, for one image."""
+
+    parameters: int
+    multiply_adds: int
+
+
+class Sizes:
+    """The sizes of specs for one kind of data; each is counted once.
+
+    Args:
+      num_classes: K.
+      input_shape: (H, W, C).
+    """
+
+    def __init__(self, *, num_classes: int, input_shape: tuple[int, int, int]) -> None:
+        check_sizes(num_classes=num_classes, input_shape=input_shape, precision="float32")
+        self._data = {"num_classes": num_classes, "input_shape": input_shape}
+        self._counted: dict[str, Size] = {}
+
+    def __call__(self, spec: Any) -> Size:
+        """The size of the network of `spec`."""
+        key = repr(spec)  # a spec may hold what has no hash
+        if key not in self._counted:
+            template = build_template(spec, **self._data)
+            self._counted[key] = Size(count_parameters(template), count_multiply_adds(template))
+        return self._counted[key]
+
+
+@dataclasses.dataclass(frozen=True)
 class Summary:
-    """Sizes of a division. Multiply-adds are of convolutions and linear layers, for one image."""
+    """Sizes of a division. Multiply-adds are of convolutions and linear layers, for one image.
+
+    `width` and `regularisation` are fields of each branch's spec, by name. `of_budget` is the share of the large
+    network's parameters, or multiply-adds, that the budget rule comes to, at most 1; None without that rule.
+    """
 
     backbone: str
     split_factor: int
@@ -21,7 +55,9 @@ class Summary:
     parameters_per_branch: int
     multiply_adds: int
     multiply_adds_per_branch: int
+    width: dict[str, float]
     regularisation: dict[str, float]
+    of_budget: float | None = None
 
 
 def summarize(
@@ -31,6 +67,9 @@ def summarize(
     input_shape: tuple[int, int, int],
     split_factor: int = 1,
     copies: int | None = None,
+    rule: str = "paper",
+    budget: str = "parameters",
+    sizes: Sizes | None = None,
     **options: Any,
 ) -> Summary:
     """The sizes of a backbone divided by `split_factor`.
@@ -41,24 +80,31 @@ def summarize(
       input_shape: (H, W, C).
       split_factor: S.
       copies: of the undivided network, instead.
+      rule, budget: see `build`.
+      sizes: of an earlier summary for the same data, which need not be counted again.
       **options: further arguments of `branch_spec`.
 
     Raises:
       InputError: as `build`.
     """
-    check_sizes(num_classes=num_classes, input_shape=input_shape, precision="float32")
-    spec = branch_spec(name, split_factor=split_factor, copies=copies, **options)
+    sizes = sizes or Sizes(num_classes=num_classes, input_shape=input_shape)
+    division = {"split_factor": split_factor, "copies": copies, "rule": rule, "budget": budget}
+    spec = branch_spec(name, **division, sizes=sizes, **options)
     branches = split_factor if copies is None else copies
-    template = build_template(spec, num_classes=num_classes, input_shape=input_shape)
-    parameters, multiply_adds = count_parameters(template), count_multiply_adds(template)
+    size, of_budget = sizes(spec), None
+    if rule == "budget" and copies is None:
+        large = sizes(branch_spec(name, **options))
+        of_budget = branches * getattr(size, budget) / getattr(large, budget)
     return Summary(
         backbone=name,
         split_factor=branches,
-        parameters=branches * parameters,
-        parameters_per_branch=parameters,
-        multiply_adds=branches * multiply_adds,
-        multiply_adds_per_branch=multiply_adds,
+        parameters=branches * size.parameters,
+        parameters_per_branch=size.parameters,
+        multiply_adds=branches * size.multiply_adds,
+        multiply_adds_per_branch=size.multiply_adds,
+        width=widths(spec),
         regularisation=regularisation(spec),
+        of_budget=of_budget,
     )
 
 

@@ -17,7 +17,7 @@ from divco_tf.data.preprocessing import Preprocessing
 from divco_tf.data.sources import Source
 from divco_tf.errors import InputError
 from divco_tf.models.branch_stack import BranchStack, build
-from divco_tf.models.spec import branch_spec
+from divco_tf.models.spec import check_division
 from divco_tf.training.checkpoint import Checkpoint, Checkpoints
 from divco_tf.training.optimizers import OptimizerConfig
 from divco_tf.training.schedules import CoTraining, LearningRate
@@ -36,6 +36,7 @@ class Experiment:
       split_factor: S.
       overrides: fields of the large network's spec, set before it is divided.
       divide_regularisers: False divides widths only.
+      rule, budget: how the backbone is divided, see `build`.
       image_size: pixels a side; None: the dataset's.
       held_out: share of the training images, by hash, that is kept from training for choosing the best weights.
       views: a view policy or the name of one; None: crops after padding by an eighth of the image's side, mirror
@@ -56,6 +57,8 @@ class Experiment:
     split_factor: int = 1
     overrides: Mapping[str, Any] = dataclasses.field(default_factory=dict)
     divide_regularisers: bool = True
+    rule: str = "paper"
+    budget: str = "parameters"
     image_size: int | None = None
     held_out: float = 0.0
     views: ViewPolicy | str | None = None
@@ -73,12 +76,7 @@ class Experiment:
 
     def __post_init__(self) -> None:
         get_dataset(self.dataset)
-        branch_spec(  # refuses what no network is, before any data is read
-            self.backbone,
-            split_factor=self.split_factor,
-            divide_regularisers=self.divide_regularisers,
-            **self.overrides,
-        )
+        check_division(self.backbone, **self._division)  # refuses what no network is, before any data is read
         for name in ("epochs", "batch_size"):
             value = getattr(self, name)
             if isinstance(value, bool) or not isinstance(value, int) or value < 1:
@@ -106,14 +104,17 @@ class Experiment:
         size = self.preprocessing.image_size
         return build(
             self.backbone,
-            split_factor=self.split_factor,
             num_classes=num_classes,
             input_shape=(size, size, 3),
-            divide_regularisers=self.divide_regularisers,
             precision=self.precision,
             seed=self.seed,
-            **self.overrides,
+            **self._division,
         )
+
+    @property
+    def _division(self) -> dict[str, Any]:
+        names = ("split_factor", "divide_regularisers", "rule", "budget")
+        return {**{name: getattr(self, name) for name in names}, **self.overrides}
 
     def check_classes(self, source: Source) -> None:
         """Refuses a source whose number of classes is not the dataset's.
@@ -248,7 +249,9 @@ def claim_model_dir(model_dir: pathlib.Path, experiment: Experiment, source: Sou
             raise InputError(
                 f"An imported checkpoint is not trained on. Received: {model_dir}; choose another model_dir."
             )
-        before = record["identity"]
+        # A run of a release that did not have a field yet had its default.
+        defaults = {field.name: field.default for field in dataclasses.fields(Experiment)}
+        before = {**defaults, **record["identity"]}
         different = [key for key in identity if identity[key] != before.get(key)]
         longer = different == ["epochs"] and identity["epochs"] > before["epochs"]
         if different and not (longer and extend):

@@ -79,7 +79,7 @@ def test_other_forms_are_unknown(name):
         BACKBONES.get(name)
 
 
-@pytest.mark.parametrize(("name", "says"), [("wide_resnet11_2", "depth is 6 n"), ("wide_resnet10_0", "below 1")])
+@pytest.mark.parametrize(("name", "says"), [("wide_resnet11_2", "depth is 6 n"), ("wide_resnet10_0", "not positive")])
 def test_a_form_with_illegal_numbers_is_refused(name, says):
     with pytest.raises(InputError, match=says):
         BACKBONES.get(name)

@@ -16,7 +16,10 @@ from divco_tf.models.divide import (
     divide,
     divide_weight_decay,
     divided,
+    kept,
     regularisation,
+    width_of,
+    widths,
 )
 from tests.reference import load_json
 
@@ -95,13 +98,49 @@ def test_a_table_refuses_and_names_what_works(spec, split_factor, works):
         InputError, match=rf"^Table.width cannot be divided.* Received: {split_factor};.*{works}"
     ) as error:
         divide(spec, split_factor)
-    assert "copies=" in str(error.value)
+    assert "copies=" in str(error.value) and "budget" not in str(error.value)
     assert "\n" not in str(error.value)
 
 
-def test_a_backbones_error_names_its_split_factors():
-    with pytest.raises(InputError, match=r"CifarResNetSpec.width .*Received: 3; 16 divides by 1, 2, 4, 8, 16"):
+def test_a_backbones_error_names_its_split_factors_and_offers_the_budget_rule():
+    with pytest.raises(InputError, match=r"CifarResNetSpec.width .*Received: 3; 16 divides by 1, 2, 4, 8, 16") as error:
         divide(CifarResNetSpec(depth=110), 3)
+    assert 'rule="budget" divides by any number' in str(error.value)
+
+
+@dataclasses.dataclass(frozen=True)
+class Unpublished:
+    width: float = divided(width=0.5, default=4.0)
+    groups: int = divided(by_split, default=8)
+    other_width: int = divided(kept, default=3)
+    dropout: float = divided(by_sqrt_split, regulariser=True, default=0.2)
+
+
+def test_a_width_without_a_rule_offers_the_budget_rule():
+    assert divide(Unpublished(), 1) == Unpublished()
+    with pytest.raises(InputError, match=r"Unpublished.width .*Received: 4; its division is not published.*budget"):
+        divide(Unpublished(), 4)
+
+
+def test_widths_are_left_alone_on_demand():
+    assert divide(Unpublished(), 4, widths=False) == Unpublished(dropout=0.1)
+    assert divide(Unpublished(), 4, widths=False, regularisers=False) == Unpublished()
+
+
+def test_a_spec_names_one_width():
+    assert width_of(Unpublished()) == ("width", 0.5)
+    assert widths(Unpublished(6.5)) == {"width": 6.5}
+    several = dataclasses.make_dataclass("Several", [(name, int, divided(kept, width=1, default=2)) for name in "ab"])
+    for spec, named in ((Table(), "Table with none"), (several(), "Several with a, b")):
+        with pytest.raises(InputError, match=rf"needs one field declared as the width.* Received: {named}"):
+            width_of(spec)
+    assert widths(Table()) == {}
+
+
+@pytest.mark.parametrize(("declaration", "says"), [({}, "neither"), ({"width": 0}, "0"), ({"width": -1.0}, "-1.0")])
+def test_a_field_is_divided_by_a_rule_or_is_a_width_of_some_step(declaration, says):
+    with pytest.raises(InputError, match=rf"Received: {says}; "):
+        divided(**declaration)
 
 
 @pytest.mark.parametrize("split_factor", [0, -1, 2.0, "2", True, None])
@@ -121,7 +160,7 @@ def test_a_spec_checks_itself():
     for depth in (9, 12, 4):
         with pytest.raises(InputError, match=r"depth is 6 n \+ 4. Received: "):
             WideResNetSpec(depth=depth, widen_factor=1)
-    with pytest.raises(InputError, match=r"widening factor is below 1. Received: 0"):
+    with pytest.raises(InputError, match=r"widening factor is not positive. Received: 0"):
         WideResNetSpec(depth=10, widen_factor=0)
     for depth in (2, 100):
         with pytest.raises(InputError, match=r"depth is 9 n \+ 2. Received: "):

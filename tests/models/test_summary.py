@@ -36,7 +36,9 @@ def test_a_summary_is_json():
         "parameters_per_branch",
         "multiply_adds",
         "multiply_adds_per_branch",
+        "width",
         "regularisation",
+        "of_budget",
     ]
     assert content["parameters"] == 3 * 3 * 3 * 8 + 2 * 8 + 8 * 3 + 3
     assert content["multiply_adds"] == 8 * 8 * 3 * 3 * 3 * 8 + 8 * 3

@@ -30,7 +30,7 @@ def test_json_is_the_references_record(divco, key):
     assert (summary["backbone"], summary["split_factor"]) == (record["arch"].lower(), record["split_factor"])
     assert set(summary) == {
         *("backbone", "split_factor", "parameters", "parameters_per_branch"),
-        *("multiply_adds", "multiply_adds_per_branch", "regularisation"),
+        *("multiply_adds", "multiply_adds_per_branch", "width", "regularisation", "of_budget"),
     }
 
 
@@ -44,6 +44,23 @@ def test_the_table_has_a_row_a_branch_and_the_whole(divco):
     assert whole.split() == ["whole", f"{summary['parameters']:,}", f"{summary['multiply_adds']:,}"]
     # WRN-40-10's dropout of 0.1 is divided by S or its root, never left as it is.
     assert any(math.isclose(summary["regularisation"]["dropout"], 0.1 / divisor) for divisor in (2, math.sqrt(2)))
+
+
+def test_several_split_factors_are_compared_with_the_large_network(divco):
+    result = divco("summarize", "--backbone=wide_resnet10_4", "--split_factor=1,2,3,5", "--rule=budget")
+    _, _, *rows = result.stdout.splitlines()
+    assert [row.split()[:3] for row in rows] == [["split", "factor", factor] for factor in "1235"]
+    shares = [float(row.split()[4]) for row in rows]
+    assert shares[0] == 100 and all(97 < share <= 100 for share in shares)
+    assert all("widen_factor" in row and "dropout" in row for row in rows)
+
+
+def test_the_budget_rule_says_how_close_it_came(divco):
+    command = ("summarize", "--backbone=wide_resnet16_4", "--split_factor=3", "--rule=budget", "--budget=multiply_adds")
+    summary = json.loads(divco(*command, "--json").stdout)
+    assert 0.97 < summary["of_budget"] <= 1
+    *_, last = divco(*command).stdout.splitlines()
+    assert last == f"{100 * summary['of_budget']:.2f} % of the multiply-adds of the large network"
 
 
 def test_a_network_of_gigabytes_answers_in_seconds(divco):
@@ -65,6 +82,11 @@ def test_every_backbone_is_listed(divco):
         (["--backbone=wide_resent28_10"], "Did you mean wide_resnet28_10"),
         (["--backbone=wide_resnet27_10"], "6 n + 4"),
         (["--backbone=wide_resnet28_10", "--split_factor=0"], "split factor"),
+        (["--backbone=wide_resnet28_10", "--split_factor=2,x"], "2,x"),
+        (["--backbone=resnet110", "--split_factor=3"], 'rule="budget"'),
+        (["--backbone=resnet110", "--rule=width"], "'width'; pass one of paper, budget"),
+        (["--backbone=resnet110", "--rule=budget", "--budget=flops"], "'flops'"),
+        (["--backbone=wide_resnet10_1", "--rule=budget", "--split_factor=100000"], "split_factor=100000"),
         (["--backbone=wide_resnet28_10", "--num_classes=1"], "num_classes=1"),
         (["--backbone=wide_resnet28_10", "--image_size=0"], "(0, 0, 3)"),
     ],

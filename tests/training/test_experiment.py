@@ -24,6 +24,8 @@ CHANGES = {
     "split_factor": 4,
     "overrides": {"dropout": 0.3},
     "divide_regularisers": False,
+    "rule": "budget",
+    "budget": "multiply_adds",
     "image_size": 16,
     "held_out": 0.1,
     "views": "none",

@@ -16,7 +16,9 @@ class CifarResNetSpec:
     """A CIFAR ResNet: three stages of (depth - 2) / 9 bottlenecks."""
 
     depth: int
-    width: int = divided(by_table({16: {1: 16, 2: 12, 4: 8, 8: 6, 16: 4}}), default=16)  # channels of the stem
+    width: float = divided(  # channels of the stem; those of the last stage's outputs are 16 times as many
+        by_table({16: {1: 16, 2: 12, 4: 8, 8: 6, 16: 4}}), width=1 / 16, default=16
+    )
     dropout: float = divided(by_split, regulariser=True, default=0.0)  # before the classifier
     groups: int = 1  # of the 3x3 convolutions; each is as wide as its stage
 

@@ -19,10 +19,13 @@ def widen(factor: int, split_factor: int) -> int:
 
 @dataclasses.dataclass(frozen=True)
 class WideResNetSpec:
-    """A wide ResNet: three stages of (depth - 4) / 6 basic blocks with 16 k, 32 k and 64 k channels."""
+    """A wide ResNet: three stages of (depth - 4) / 6 basic blocks with 16 k, 32 k and 64 k channels.
+
+    The paper's k are whole numbers; the budget rule's are multiples of 1/64, a channel of the last stage.
+    """
 
     depth: int
-    widen_factor: int = divided(widen)
+    widen_factor: float = divided(widen, width=1 / 64)
     dropout: float = divided(by_split, regulariser=True, default=0.0)  # before the classifier
 
     def __post_init__(self) -> None:
@@ -30,8 +33,8 @@ class WideResNetSpec:
             raise InputError(
                 f"A wide ResNet's depth is 6 n + 4. Received: {self.depth}; 10, 16, 22, 28, 34, 40, 46, 52 are."
             )
-        if self.widen_factor < 1:
-            raise InputError(f"The widening factor is below 1. Received: {self.widen_factor}; pass 1, 2, ...")
+        if not self.widen_factor > 0:
+            raise InputError(f"The widening factor is not positive. Received: {self.widen_factor}; pass 1, 2, ...")
 
 
 SPECS = {
@@ -54,7 +57,7 @@ def wide_resnet(spec: WideResNetSpec, image: Any, *, draw: Any, num_classes: int
     return layers.classifier(x, num_classes, dropout=spec.dropout, draw=draw)
 
 
-def _basic_block(x: Any, width: int, *, stride: int, name: str) -> Any:
+def _basic_block(x: Any, width: float, *, stride: int, name: str) -> Any:
     from divco_tf.models import layers
 
     y = layers.conv_norm_relu(x, width, 3, stride=stride, names=(f"{name}.conv1", f"{name}.bn1"))

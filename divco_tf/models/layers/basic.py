@@ -29,7 +29,7 @@ def fan_in_uniform(fan_in: int) -> keras.initializers.Initializer:
 
 def conv(
     x: Any,
-    filters: int,
+    filters: float,
     kernel_size: int,
     *,
     name: str,
@@ -48,7 +48,7 @@ def conv(
     x, padding = padded(x, kernel_size, stride=stride, padding=padding, name=name)
     options = {} if groups == 1 else {"groups": groups}
     return (keras.layers.Conv2D if groups == 1 else GroupedConv2D)(
-        filters,
+        max(1, round(filters)),
         kernel_size,
         strides=stride,
         padding=padding,
@@ -86,7 +86,7 @@ def relu(x: Any, *, name: str) -> Any:
 
 
 def conv_norm_relu(
-    x: Any, filters: int, kernel_size: int, *, names: tuple[str, str], stride: int = 1, groups: int = 1
+    x: Any, filters: float, kernel_size: int, *, names: tuple[str, str], stride: int = 1, groups: int = 1
 ) -> Any:
     """Convolution, batch normalisation, ReLU; `names` are the convolution's and the norm's."""
     x = conv(x, filters, kernel_size, stride=stride, groups=groups, name=names[0])
