@@ -9,7 +9,7 @@ from divco_tf.models.backbones import register_backbones
 from divco_tf.models.divide import by_sqrt_split, divided
 
 
-def thin(growth: int, split_factor: int) -> int:
+def thin(growth: float, split_factor: int) -> int:
     """The growth rate of each of S networks: g / sqrt(S), rounded down."""
     return int(growth / math.sqrt(split_factor) * 2) // 2
 
@@ -19,7 +19,7 @@ class DenseNetSpec:
     """A DenseNet-BC: three dense blocks of (depth - 4) / 6 layers, which see all that came before in their block."""
 
     depth: int
-    growth: int = divided(thin)  # channels that a layer adds
+    growth: float = divided(thin, width=1 / 8)  # channels that a layer adds
     shake_drop: float = divided(by_sqrt_split, regulariser=True, default=0.0)  # of the last layer; the first's is least
 
     def __post_init__(self) -> None:
@@ -44,11 +44,13 @@ def densenet(spec: DenseNetSpec, image: Any, *, draw: Any, num_classes: int) -> 
     blocks, depth = 3, (spec.depth - 4) // 6
     for block in range(blocks):
         for layer in range(depth):
-            name = f"features.denseblock{block + 1}.denselayer{layer + 1}"
+            name, index = f"features.denseblock{block + 1}.denselayer{layer + 1}", block * depth + layer
+            # A growth rate of 9.5, which the budget rule may choose, adds 10 and 9 channels by turns.
+            added = round(spec.growth * (index + 1)) - round(spec.growth * index)
             y = _norm_relu_conv(x, 4 * spec.growth, 1, names=(f"{name}.norm1", f"{name}.conv1"))
-            y = _norm_relu_conv(y, spec.growth, 3, names=(f"{name}.norm2", f"{name}.conv2"))
+            y = _norm_relu_conv(y, added, 3, names=(f"{name}.norm2", f"{name}.conv2"))
             if spec.shake_drop:
-                rate = spec.shake_drop * (block * depth + layer + 1) / (blocks * depth)
+                rate = spec.shake_drop * (index + 1) / (blocks * depth)
                 y = layers.ShakeDrop(rate, name=f"{name}.shake_drop")(y, draw=draw)
             x = keras.layers.Concatenate(name=f"{name}.concat")([x, y])
         if block < blocks - 1:

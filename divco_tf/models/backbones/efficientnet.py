@@ -7,7 +7,7 @@ from typing import Any
 
 from divco_tf.errors import InputError
 from divco_tf.models.backbones import register_backbones
-from divco_tf.models.divide import by_sqrt_split, by_table, divided
+from divco_tf.models.divide import by_sqrt_split, by_table, divided, kept
 
 _CHANNELS = {
     1: (16, 24, 40, 80, 112, 192, 320),
@@ -36,7 +36,7 @@ class EfficientNetSpec:
     The paper divides the unscaled channels by a table of its own, and rounds more finely afterwards.
     """
 
-    width: float = 1.0  # times all channels
+    width: float = divided(kept, width=1 / 64, default=1.0)  # times all channels
     depth: float = 1.0  # times the blocks of each stage, rounded up
     dropout: float = divided(by_sqrt_split, regulariser=True, default=0.2)  # before the classifier
     block_dropout: float = divided(by_sqrt_split, regulariser=True, default=0.0)  # of the last residual branch

@@ -15,7 +15,7 @@ class PyramidNetSpec:
     """A PyramidNet: three stages of (depth - 2) / 9 bottlenecks, each a little wider than the one before."""
 
     depth: int
-    widening: float = divided(by_sqrt_split)  # alpha: what all blocks together add to the width
+    widening: float = divided(by_sqrt_split, width=0.5)  # alpha: what all blocks together add to the width
     shake_drop: float = divided(by_sqrt_split, regulariser=True, default=0.5)  # of the last block; the first's is least
 
     def __post_init__(self) -> None:

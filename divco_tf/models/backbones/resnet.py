@@ -8,7 +8,7 @@ from typing import Any
 
 from divco_tf.errors import InputError
 from divco_tf.models.backbones import register_backbones
-from divco_tf.models.divide import by_split, by_table, by_whole_split, divided
+from divco_tf.models.divide import by_split, by_table, by_whole_split, divided, kept
 
 
 @dataclasses.dataclass(frozen=True)
@@ -16,7 +16,7 @@ class ResNetSpec:
     """A ResNet: stages of bottlenecks, each twice as wide as the one before."""
 
     blocks: tuple[int, ...]  # of each stage
-    width: int = divided(by_table({64: {1: 64, 2: 44, 4: 32, 8: 24}}), default=64)  # of the first stage
+    width: float = divided(by_table({64: {1: 64, 2: 44, 4: 32, 8: 24}}), width=1 / 8, default=64)  # of the first stage
     base_width: int = 64  # channels of a group of a bottleneck's 3x3 convolution, for each 64 of its stage's width
     groups: int = 1  # of the 3x3 convolutions
     dropout: float = divided(by_split, regulariser=True, default=0.0)  # before the classifier
@@ -30,7 +30,7 @@ class ResNetSpec:
                 f"groups={self.groups}; pass larger numbers."
             )
 
-    def widths(self, width: int) -> tuple[int, int, int]:
+    def widths(self, width: float) -> tuple[float, float, float]:
         """Channels of a bottleneck's convolutions in a stage of `width`."""
         inner = width * self.base_width // 64 * self.groups
         return inner, inner, 4 * width
@@ -40,7 +40,7 @@ class ResNetSpec:
 class WideResNet50Spec(ResNetSpec):
     """A wide ResNet-50, whose halves are the next narrower one: WRN-50-3, WRN-50-2, ResNet-50."""
 
-    width: int = divided(by_table({64: {1: 64, 2: 64, 4: 32}}), default=64)
+    width: float = divided(by_table({64: {1: 64, 2: 64, 4: 32}}), width=1 / 8, default=64)
     base_width: int = divided(by_table({128: {1: 128, 2: 64, 4: 128}, 192: {1: 192, 2: 128, 4: 192}}), default=128)
 
 
@@ -48,7 +48,7 @@ class WideResNet50Spec(ResNetSpec):
 class WideResNet101Spec(ResNetSpec):
     """A wide ResNet-101, divided as a ResNet is."""
 
-    width: int = divided(by_table({64: {1: 64, 2: 44, 4: 32}}), default=64)
+    width: float = divided(by_table({64: {1: 64, 2: 44, 4: 32}}), width=1 / 8, default=64)
     base_width: int = 128
 
 
@@ -56,7 +56,7 @@ class WideResNet101Spec(ResNetSpec):
 class ResNeXtSpec(ResNetSpec):
     """A ResNeXt, divided by its groups: all that is outside of the grouped convolutions stays as it is."""
 
-    width: int = 64
+    width: float = divided(kept, width=1 / 8, default=64)
     base_width: int = 4
     groups: int = divided(by_whole_split, default=32)
 

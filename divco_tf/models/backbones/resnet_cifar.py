@@ -8,7 +8,7 @@ from typing import Any
 
 from divco_tf.errors import InputError
 from divco_tf.models.backbones import register_backbones
-from divco_tf.models.divide import by_split, by_table, by_whole_split, divided
+from divco_tf.models.divide import by_split, by_table, by_whole_split, divided, kept
 
 
 @dataclasses.dataclass(frozen=True)
@@ -31,7 +31,7 @@ class CifarResNetSpec:
         """Bottlenecks of each stage."""
         return ((self.depth - 2) // 9,) * 3
 
-    def widths(self, width: int) -> tuple[int, int, int]:
+    def widths(self, width: float) -> tuple[float, float, float]:
         """Channels of a bottleneck's convolutions in a stage of `width`."""
         return width * self.groups, width * self.groups, 4 * width
 
@@ -41,7 +41,7 @@ class CifarResNeXtSpec(CifarResNetSpec):
     """A CIFAR ResNeXt, divided by its groups: all that is outside of the grouped convolutions stays as it is."""
 
     depth: int = 29
-    width: int = 64
+    width: float = divided(kept, width=1, default=64)
     groups: int = divided(by_whole_split, default=8)
 
 

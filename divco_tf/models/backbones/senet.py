@@ -5,7 +5,7 @@ from typing import Any
 
 from divco_tf.models.backbones import register_backbones
 from divco_tf.models.backbones.resnet import DEPTHS, ResNetSpec
-from divco_tf.models.divide import by_sqrt_split, by_whole_split, divided
+from divco_tf.models.divide import by_sqrt_split, by_whole_split, divided, kept
 
 REDUCTION = 16  # channels of a block for each hidden one of its squeeze-excite
 
@@ -20,17 +20,19 @@ class SEResNetSpec(ResNetSpec):
     dropout: float = divided(by_sqrt_split, regulariser=True, default=0.2)  # before the classifier
     drop_block: float = divided(by_sqrt_split, regulariser=True, default=0.0)  # after each norm of stages 3 and 4
 
-    def widths(self, width: int) -> tuple[int, int, int]:
+    def widths(self, width: float) -> tuple[float, float, float]:
         """Channels of a bottleneck's convolutions in a stage of `width`."""
         first, inner, last = super().widths(width)
-        return (first // 2 if self.halves_first else first), inner, last
+        if self.halves_first:
+            first = first // (2 * self.groups) * self.groups  # the grouped convolution's inputs: whole groups
+        return first, inner, last
 
 
 @dataclasses.dataclass(frozen=True)
 class SENetSpec(SEResNetSpec):
     """A SENet or SE-ResNeXt, divided by its groups."""
 
-    width: int = 64
+    width: float = divided(kept, width=1 / 8, default=64)
     base_width: int = 4
     groups: int = divided(by_whole_split, default=64)
 

@@ -14,7 +14,7 @@ REDUCTION = 4  # channels of a block for each hidden one of its squeeze-excite
 class CifarSEResNetSpec(CifarResNetSpec):
     """A CIFAR ResNet whose blocks end in squeeze-excite."""
 
-    width: int = divided(by_table({16: {1: 16, 2: 12, 4: 8}}), default=16)  # channels of the stem
+    width: float = divided(by_table({16: {1: 16, 2: 12, 4: 8}}), width=1 / 16, default=16)  # channels of the stem
     dropout: float = divided(by_sqrt_split, regulariser=True, default=0.0)  # before the classifier
 
 
@@ -32,7 +32,7 @@ def cifar_senet(spec: CifarSEResNetSpec, image: Any, *, draw: Any, num_classes: 
     x = layers.conv_norm_relu(image, spec.width, 3, names=("layer0.conv1", "layer0.bn1"))
     for name, width, stride in layers.stages(spec.blocks, spec.width):
         y = layers.bottleneck(x, spec.widths(width), stride=stride, groups=spec.groups, name=name)
-        hidden = 4 * width // REDUCTION
+        hidden = max(4 * width // REDUCTION, 1)
         y = layers.squeeze_excite(y, hidden, names=(f"{name}.se_module.fc1", f"{name}.se_module.fc2"))
         x = layers.residual(x, y, stride=stride, name=name)
     return layers.classifier(x, num_classes, name="last_linear", dropout=spec.dropout, draw=draw)

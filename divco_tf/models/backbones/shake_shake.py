@@ -16,7 +16,9 @@ class ShakeShakeSpec:
     """A ResNet of two residual branches a block: three stages of (depth - 2) / 6 blocks."""
 
     depth: int
-    width: int = divided(by_table({96: {1: 96, 2: 64, 4: 48, 8: 32, 16: 24}}))  # channels of the first stage
+    width: float = divided(
+        by_table({96: {1: 96, 2: 64, 4: 48, 8: 32, 16: 24}}), width=1 / 4
+    )  # channels of the first stage
 
     def __post_init__(self) -> None:
         if self.depth < 8 or (self.depth - 2) % 6:
@@ -50,7 +52,7 @@ def shake_resnet(spec: ShakeShakeSpec, image: Any, *, draw: Any, num_classes: in
     return layers.classifier(layers.relu(x, name="relu"), num_classes, name="fc_out")
 
 
-def _block(x: Any, width: int, *, stride: int, draw: Any, name: str) -> Any:
+def _block(x: Any, width: float, *, stride: int, draw: Any, name: str) -> Any:
     import keras
 
     from divco_tf.models import layers
@@ -62,7 +64,7 @@ def _block(x: Any, width: int, *, stride: int, draw: Any, name: str) -> Any:
         branches.append(layers.norm(layers.conv(y, width, 3, name=f"{branch}.4"), name=f"{branch}.5"))
     y = layers.ShakeShake(name=f"{name}.shake")(branches, draw=draw)
     if x.shape != y.shape:
-        x = _shortcut(active, width, stride=stride, name=f"{name}.shortcut")
+        x = _shortcut(active, y.shape[-1], stride=stride, name=f"{name}.shortcut")
     return keras.layers.Add(name=f"{name}.add")([x, y])
 
 
