@@ -10,7 +10,7 @@ import pytest
 from divco_tf.errors import InputError
 from divco_tf.models.backbones import BACKBONES
 from divco_tf.models.backbones.resnet import ResNetSpec, WideResNet50Spec
-from divco_tf.models.backbones.senet import SENetSpec, SEResNetSpec
+from divco_tf.models.backbones.senet import SENetSpec
 from divco_tf.models.branch_stack import BranchStack, build
 from divco_tf.models.divide import divide
 from tests import tiny
@@ -91,8 +91,7 @@ def test_a_wide_resnet_of_imagenet_keeps_its_name_from_the_cifar_form():
         (ResNetSpec, {"blocks": (3, 0)}, "A stage has no blocks. Received: blocks=(3, 0)"),
         (ResNetSpec, {"blocks": (1,), "width": 0}, "A bottleneck has no channels. Received: width=0"),
         (ResNetSpec, {"blocks": (1,), "groups": 0}, "groups=0"),
-        (SENetSpec, {"blocks": (1,), "width": 15}, "width=15, base_width=4"),
-        (SEResNetSpec, {"blocks": (1,), "width": 1, "halves_first": True}, "A bottleneck has no channels"),
+        (SENetSpec, {"blocks": (1,), "base_width": 0}, "width=64, base_width=0"),
     ],
 )
 def test_a_spec_checks_itself(spec, options, says):

@@ -24,15 +24,15 @@ class ResNetSpec:
     def __post_init__(self) -> None:
         if not self.blocks or min(self.blocks) < 1:
             raise InputError(f"A stage has no blocks. Received: blocks={self.blocks}; pass (3, 4, 6, 3), say.")
-        if min(self.widths(self.width)) < 1:
+        if min(self.width, self.base_width, self.groups) < 1:
             raise InputError(
                 f"A bottleneck has no channels. Received: width={self.width}, base_width={self.base_width}, "
-                f"groups={self.groups}; pass larger numbers."
+                f"groups={self.groups}; pass 1 or more of each."
             )
 
     def widths(self, width: float) -> tuple[float, float, float]:
         """Channels of a bottleneck's convolutions in a stage of `width`."""
-        inner = width * self.base_width // 64 * self.groups
+        inner = max(width * self.base_width // 64, 1) * self.groups
         return inner, inner, 4 * width
 
 

@@ -24,7 +24,7 @@ class SEResNetSpec(ResNetSpec):
         """Channels of a bottleneck's convolutions in a stage of `width`."""
         first, inner, last = super().widths(width)
         if self.halves_first:
-            first = first // (2 * self.groups) * self.groups  # the grouped convolution's inputs: whole groups
+            first = max(first // (2 * self.groups), 1) * self.groups  # whole groups enter the next convolution
         return first, inner, last
 
 
