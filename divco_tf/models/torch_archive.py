@@ -11,7 +11,7 @@ from typing import NamedTuple
 from divco_tf.models.torch_pickle import Malformed, shown
 
 MAX_RECORDS = 100_000
-"""PyramidNet-272 at S=8 with its momentum, the largest of the paper's, has 27,000."""
+"""PyramidNet-272 at S=8 with its momentum, the largest of the paper's, has 24,645."""
 
 _END, _END64, _LOCATOR64 = "<4s4H2IH", "<4sQ2H2I4Q", "<4sIQI"
 _ENTRY, _LOCAL = "<4s6H3I5H2I", "<4s5H3I2H"

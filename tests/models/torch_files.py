@@ -87,16 +87,15 @@ class Pickler(pickle._Pickler):
 
     def __init__(self, file: Any, *, legacy: bool) -> None:
         super().__init__(file, protocol=2)
-        self.storages: list[Storage] = []
+        self.storages: dict[Storage, int] = {}  # with their keys
         self._views = (None,) if legacy else ()
 
     def persistent_id(self, obj: Any) -> Any:
         if not isinstance(obj, Storage):
             return None
-        if obj not in self.storages:
-            self.storages.append(obj)
+        key = self.storages.setdefault(obj, len(self.storages))
         size = obj.array.size if obj.claimed_size is None else obj.claimed_size
-        return ("storage", obj.kind, str(self.storages.index(obj)), "cpu", size, *self._views)
+        return ("storage", obj.kind, str(key), "cpu", size, *self._views)
 
     def reducer_override(self, obj: Any) -> Any:
         return (obj.function, obj.arguments, obj.state) if isinstance(obj, Call) else NotImplemented
@@ -113,7 +112,7 @@ def pickled(value: Any, *, legacy: bool = False) -> tuple[bytes, list[Storage]]:
     file = io.BytesIO()
     pickler = Pickler(file, legacy=legacy)
     pickler.dump(value)
-    return file.getvalue(), pickler.storages
+    return file.getvalue(), list(pickler.storages)
 
 
 def legacy_file(value: Any, *, system: Any = SYSTEM, pickle_bytes: bytes | None = None) -> bytes:
