@@ -66,7 +66,9 @@ def test_a_split_factor_without_a_table_is_refused(name, split_factor):
 @pytest.mark.parametrize(
     ("fields", "says"),
     [
-        ({"blocks": (1, 2)}, "stages of an EfficientNet are not all told alike"),
+        ({"blocks": (1, 2)}, "tuples of one length"),
+        ({"strides": [1, 2, 2, 2, 1, 2, 1]}, "tuples of one length"),
+        ({"kernel_sizes": (3, 3, 4, 3, 5, 5, 3)}, "kernels odd"),
         ({"width": 0.0}, "no positive size"),
         ({"depth": -1.0}, "no positive size"),
         ({"depth": float("nan")}, "no positive size"),

@@ -50,20 +50,19 @@ class EfficientNetSpec:
     stem_stride: int = 2
 
     def __post_init__(self) -> None:
-        lengths = {len(field) for field in (self.channels, self.blocks, self.kernel_sizes, self.strides)}
-        if len(lengths) > 1:
-            raise InputError(
-                f"The stages of an EfficientNet are not all told alike. Received: channels={self.channels}, "
-                f"blocks={self.blocks}, kernel_sizes={self.kernel_sizes}, strides={self.strides}; give one of each."
-            )
+        stages = {name: getattr(self, name) for name in ("channels", "blocks", "kernel_sizes", "strides")}
+        told = ", ".join(f"{name}={value}" for name, value in stages.items())
+        if any(not isinstance(value, tuple) or len(value) != len(self.channels) for value in stages.values()):
+            raise InputError(f"The stages are not told by tuples of one length. Received: {told}; give one of each.")
         if not (self.width > 0 and self.depth > 0):
             raise InputError(
                 f"An EfficientNet has no positive size. Received: width={self.width}, depth={self.depth}; 1.0 is b0's."
             )
-        if min(self.divisor, self.stem, self.head, *self.channels) < 1:
+        numbers = (self.stem, self.head, self.divisor, self.stem_stride, *sum(stages.values(), ()))
+        if min(numbers) < 1 or not all(size % 2 for size in self.kernel_sizes):
             raise InputError(
-                f"An EfficientNet's channels and their divisor are positive. Received: divisor={self.divisor}, "
-                f"stem={self.stem}, channels={self.channels}, head={self.head}; b0 has those of the defaults."
+                f"An EfficientNet's sizes are positive, kernels odd. Received: stem={self.stem}, head={self.head}, "
+                f"divisor={self.divisor}, stem_stride={self.stem_stride}, {told}; b0's are the defaults."
             )
 
     def scaled(self, channels: int) -> int:
@@ -91,7 +90,7 @@ class EfficientNetSpec:
         return blocks
 
 
-# (width, depth, dropout) by the number in the name (table 1 of the authors' code; b8 is Xie et al., arXiv 1911.09665).
+# (width, depth, dropout) of b0, b1, ...; b8 comes from Xie et al., arXiv 1911.09665.
 SCALES = (
     (1.0, 1.0, 0.2),
     (1.0, 1.1, 0.2),
@@ -176,7 +175,7 @@ def features(spec: EfficientNetSpec, image: Any, *, parts: Parts) -> Any:
 
 
 def _inverted_residual(x: Any, block: Block, *, parts: Parts) -> Any:
-    """Expand, convolve depthwise, squeeze and excite, project (Sandler et al., arXiv 1801.04381; Hu et al.)."""
+    """Expand, convolve depthwise, squeeze and excite, project (MnasNet's block, Tan et al., arXiv 1807.11626)."""
     import keras
 
     from divco_tf.models import layers
@@ -193,9 +192,9 @@ def _inverted_residual(x: Any, block: Block, *, parts: Parts) -> Any:
     y = layers.squeeze_excite(y, hidden, names=names["squeeze"], activation="silu", convolution=parts.conv)
     conv, norm = names["project"]
     y = _norm(parts.conv(y, block.filters, 1, name=conv), name=norm)
-    return (
-        keras.layers.Add(name=f"{block_name}.add")([x, parts.drop(y, block, block_name)]) if x.shape == y.shape else y
-    )
+    if x.shape != y.shape:
+        return y
+    return keras.layers.Add(name=f"{block_name}.add")([x, parts.drop(y, block, block_name)])
 
 
 def _norm(x: Any, *, name: str) -> Any:
