@@ -8,6 +8,7 @@ and a resumed run draw what one undisturbed device would have drawn. The hash is
 import math
 import zlib
 
+import numpy as np
 import tensorflow as tf
 
 _GOLDEN = 0x9E3779B97F4A7C15
@@ -29,8 +30,12 @@ def _uint64(value: int) -> tf.Tensor:
 def fold(key: tf.Tensor, counter: tf.Tensor | int) -> tf.Tensor:
     """A new key from a key and a counter (both uint64, broadcast)."""
     if isinstance(counter, int):
-        counter = _uint64(counter)
+        return _mix(key + _uint64(_increment(counter)))
     return _mix(key + (counter + _uint64(1)) * _uint64(_GOLDEN))
+
+
+def _increment(counter: int) -> int:
+    return (counter + 1) * _GOLDEN % 2**64
 
 
 def draw_keys(*, seed: int, step: tf.Tensor, branch: int, positions: tf.Tensor) -> tf.Tensor:
@@ -73,5 +78,24 @@ def uniform(draw: tf.Tensor, shape: tuple[int, ...], *, layer: str, per_example:
     size = math.prod(shape)
     if size > 1:
         key = fold(key[:, None], tf.cast(tf.range(size), tf.uint64))  # XLA has no range of uint64
-    numbers = tf.cast(tf.bitwise.right_shift(key, _uint64(40)), tf.float32) * 2.0**-24
-    return tf.reshape(numbers, [-1, *shape])
+    return tf.reshape(_numbers(key), [-1, *shape])
+
+
+def uniform_scalars(draw: tf.Tensor, *, layers: dict[str, bool]) -> list[tf.Tensor]:
+    """A uniform number for each example and layer: `uniform(draw, (), ...)` of several layers by the ops of one.
+
+    Args:
+      draw: uint64 [B, 2], see DRAW_SHAPE.
+      layers: by name, whether it draws per example.
+
+    Returns:
+      float32 [B] a layer.
+    """
+    # Graphs make a constant of a list by way of float64, which rounds: an array keeps every bit (TensorFlow 2.21).
+    increments = np.array([_increment(zlib.crc32(layer.encode())) for layer in layers], np.uint64)
+    keys = tf.gather(draw, [int(per_example) for per_example in layers.values()], axis=1)
+    return tf.unstack(_numbers(_mix(keys + tf.constant(increments))), num=len(layers), axis=1)
+
+
+def _numbers(key: tf.Tensor) -> tf.Tensor:
+    return tf.cast(tf.bitwise.right_shift(key, _uint64(40)), tf.float32) * 2.0**-24

@@ -99,6 +99,18 @@ def test_a_shared_draw_leaves_the_position_out():
     assert gates[0] != other_step[0]
 
 
+@pytest.mark.parametrize("jit", [None, False, True])
+def test_scalars_of_several_layers_are_what_each_draws_alone(jit):
+    layers = {"gate": False, "alpha": True, "beta": True}
+
+    def draw(key: tf.Tensor) -> list[tf.Tensor]:
+        return draws.uniform_scalars(key, layers=layers)
+
+    together = (draw if jit is None else tf.function(draw, jit_compile=jit))(keys())
+    for (layer, per_example), numbers in zip(layers.items(), together, strict=True):
+        np.testing.assert_array_equal(numbers, draws.uniform(keys(), (), layer=layer, per_example=per_example))
+
+
 def test_without_a_step_keys_come_from_the_global_generator():
     tf.random.set_seed(1)
     first, second = draws.random_draw_keys(5), draws.random_draw_keys(5)

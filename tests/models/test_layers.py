@@ -3,8 +3,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from divco_tf.errors import InputError
-from divco_tf.models import draws, layers
+from divco_tf.models import layers
 
 RNG = np.random.default_rng(0)
 IMAGES = (2 * RNG.standard_normal((4, 5, 6, 3)) + 1).astype(np.float32)
@@ -189,56 +188,6 @@ def test_a_residual_takes_a_shortcut_where_shapes_differ():
     assert "b.downsample.0" in [
         layer.name for layer in keras.Model(image, layers.residual(image, other, stride=1, name="b")).layers
     ]
-
-
-def dropped(shape=(64, 10, 10), rate: float = 0.3, *, name: str = "dropout", step: int = 0, positions=None, **options):
-    """A layer's mask on ones."""
-    positions = tf.range(shape[0]) if positions is None else positions
-    key = draws.draw_keys(seed=3, step=tf.constant(step), branch=0, positions=positions)
-    return layers.Dropout(rate, name=name)(tf.ones(shape), draw=key, **{"training": True, **options}).numpy()
-
-
-def test_dropout_is_the_identity_in_evaluation_and_at_rate_0():
-    np.testing.assert_array_equal(dropped(training=False), np.ones((64, 10, 10)))
-    np.testing.assert_array_equal(dropped(rate=0.0), np.ones((64, 10, 10)))
-
-
-@pytest.mark.parametrize("rate", [0.0125, 0.3, 0.9])
-def test_dropout_zeroes_at_its_rate_and_keeps_the_mean(rate):
-    mask = dropped((256, 20, 20), rate)
-    size = mask.size
-    assert abs(np.mean(mask == 0) - rate) < 5 * np.sqrt(rate * (1 - rate) / size)
-    np.testing.assert_allclose(mask[mask > 0], 1 / (1 - rate), rtol=1e-6)
-
-
-def test_a_mask_belongs_to_its_step_layer_and_position():
-    mask = dropped()
-    np.testing.assert_array_equal(mask, dropped())
-    np.testing.assert_array_equal(mask[5:9], dropped((4, 10, 10), positions=tf.range(5, 9)))
-    for other in (dropped(step=1), dropped(name="dropout2"), np.roll(mask, 1, axis=0)):
-        agreement = np.mean((mask == 0) == (other == 0))
-        assert abs(agreement - (0.3**2 + 0.7**2)) < 5 * 0.5 / np.sqrt(mask.size)
-
-
-def test_dropout_without_keys_uses_the_global_generator():
-    layer = layers.Dropout(0.5)
-    tf.random.set_seed(0)
-    first, second = (layer(tf.ones([8, 100]), training=True).numpy() for _ in range(2))
-    assert 0.3 < np.mean(first == 0) < 0.7
-    assert not np.array_equal(first, second)
-
-
-def test_dropout_saves_and_loads(tmp_path):
-    image = keras.Input((3,))
-    model = keras.Model(image, layers.Dropout(0.25, name="d")(image))
-    model.save(tmp_path / "m.keras")
-    assert keras.models.load_model(tmp_path / "m.keras").get_layer("d").rate == 0.25
-
-
-@pytest.mark.parametrize("rate", [-0.1, 1, 1.5])
-def test_a_dropout_rate_is_a_probability_below_1(rate):
-    with pytest.raises(InputError, match=rf"rate of Dropout is no probability below 1. Received: {rate}"):
-        layers.Dropout(rate)
 
 
 def test_the_classifier_is_float32_whatever_comes_in():

@@ -27,10 +27,6 @@ class _Stochastic(keras.layers.Layer):
     def _perturbed(self, inputs: Any, draw: tf.Tensor) -> tf.Tensor:
         raise NotImplementedError
 
-    def _per_example(self, inputs: tf.Tensor, draw: tf.Tensor, of: str = "", **options: Any) -> tf.Tensor:
-        """One uniform number an example, [B, 1, ...]; each use in a layer (`of`) has numbers of its own."""
-        return draws.uniform(draw, (1,) * (inputs.shape.rank - 1), layer=self.name + of, **options)
-
     def compute_output_shape(self, inputs_shape: Any, draw_shape: tuple | None = None) -> tuple:
         """The input's, of several the first's."""
         return inputs_shape[0] if isinstance(inputs_shape[0], (tuple, list)) else inputs_shape
@@ -94,7 +90,7 @@ class DropPath(_Dropping):
     """
 
     def _perturbed(self, inputs: tf.Tensor, draw: tf.Tensor) -> tf.Tensor:
-        return self._keep(inputs, self._per_example(inputs, draw))
+        return self._keep(inputs, draws.uniform(draw, (1,) * (inputs.shape.rank - 1), layer=self.name))
 
 
 @keras.saving.register_keras_serializable("divco_tf")
@@ -136,8 +132,9 @@ class DropBlock(_Dropping):
 
 @tf.custom_gradient
 def _scaled(inputs: tf.Tensor, forward: tf.Tensor, backward: tf.Tensor) -> tuple:
-    """inputs * forward, whose gradient is multiplied by `backward` instead."""
-    forward, backward = tf.cast(forward, inputs.dtype), tf.cast(backward, inputs.dtype)
+    """inputs * forward, whose gradient is multiplied by `backward` instead; the factors are [B]."""
+    shape = (-1, *(1,) * (inputs.shape.rank - 1))
+    forward, backward = (tf.reshape(tf.cast(factor, inputs.dtype), shape) for factor in (forward, backward))
     return inputs * forward, lambda upstream: (upstream * backward, None, None)
 
 
@@ -156,10 +153,10 @@ class ShakeDrop(_Dropping):
         return inputs * (1.0 - self.rate)
 
     def _perturbed(self, inputs: tf.Tensor, draw: tf.Tensor) -> tf.Tensor:
-        left_alone = self._per_example(inputs, draw, ".gate", per_example=False) >= self.rate
-        alpha = 2.0 * self._per_example(inputs, draw, ".alpha") - 1.0
-        beta = self._per_example(inputs, draw, ".beta")
-        return _scaled(inputs, tf.where(left_alone, 1.0, alpha), tf.where(left_alone, 1.0, beta))
+        noise = {f"{self.name}.gate": False, f"{self.name}.alpha": True, f"{self.name}.beta": True}
+        gate, alpha, beta = draws.uniform_scalars(draw, layers=noise)
+        left_alone = gate >= self.rate
+        return _scaled(inputs, tf.where(left_alone, 1.0, 2.0 * alpha - 1.0), tf.where(left_alone, 1.0, beta))
 
 
 @keras.saving.register_keras_serializable("divco_tf")
@@ -173,6 +170,6 @@ class ShakeShake(_Stochastic):
         return 0.5 * (inputs[0] + inputs[1])
 
     def _perturbed(self, inputs: list[tf.Tensor], draw: tf.Tensor) -> tf.Tensor:
-        one, other = inputs
-        alpha, beta = (self._per_example(one, draw, of) for of in (".alpha", ".beta"))
-        return _scaled(one, alpha, beta) + _scaled(other, 1.0 - alpha, 1.0 - beta)
+        noise = {f"{self.name}.alpha": True, f"{self.name}.beta": True}
+        alpha, beta = draws.uniform_scalars(draw, layers=noise)
+        return _scaled(inputs[0], alpha, beta) + _scaled(inputs[1], 1.0 - alpha, 1.0 - beta)
