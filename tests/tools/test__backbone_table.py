@@ -17,7 +17,7 @@ from tests.tools.published import DOCS, RECORDS, backbone, cells
 
 OURS = [entry.name for entry in BACKBONES.entries() if entry.builder.__module__.startswith("divco_tf.")]
 PAGE = {(cell[0], int(cell[2])): cell for cell in cells("backbones.md") if cell[0] in OURS}
-CHEAP = ["resnet110", "wide_resnet16_8", "wide_resnet16_12"]
+CHEAP = ["wide_resnet16_8", "wide_resnet16_12"]
 
 
 def test_the_page_has_every_backbone_by_every_split_factor_that_it_takes():
@@ -58,11 +58,13 @@ def test_the_page_is_current():
 
 
 def test_the_split_factors_listed_are_those_that_the_reference_builds():
+    taken = {name: split_factors(name) for name in map(backbone, RECORDS.values())}
     for record in RECORDS.values():
-        assert record["split_factor"] in split_factors(backbone(record)), record["key"]
+        assert record["split_factor"] in taken[backbone(record)], record["key"]
     refused = [error for error in load_json("backbones.json")["build_errors"] if error["dataset"] == "imagenet"]
+    refused = [error for error in refused if "." not in error["arch"]]  # a variant that is not kept
     for error in refused:
-        assert error["split_factor"] not in split_factors(backbone(error)), error
+        assert error["split_factor"] not in taken[backbone(error)], error
     assert len(refused) > 10
 
 
@@ -74,5 +76,5 @@ def test_the_list_needs_names_only():
 
 def test_progress_is_told_a_division_at_a_time():
     lines = []
-    summaries(["tiny", "wide_resnet16_8"], lines.append)
-    assert lines[0] == "counting network 1 of 8: tiny, S = 1" and len(lines) == 8
+    summaries(CHEAP, lines.append)
+    assert lines[0] == "counting network 1 of 8: wide_resnet16_8, S = 1" and len(lines) == 8

@@ -14,7 +14,7 @@ from tests.tools.published import DOCS, ROWS, arch, cells, record_of
 
 PAGE = {cell[0]: cell for cell in cells("paper_rows.md") if cell[0] in ROWS}
 CHEAP = [config for config in ROWS if re.search(r"wide_resnet16_8|resnet110_split2$|resnext29_8x64d_split1$", config)]
-THOP = 5e-5  # relative; the last pooling of the reference's DenseNet is a function, which thop does not see
+THOP = 1e-9  # relative; the reference's sum is in float32
 
 
 def reference_counts(config: str) -> Counts | None:
@@ -27,7 +27,7 @@ def reference_counts(config: str) -> Counts | None:
         parameters=record["params_total"],
         statistics=row["split_factor"] * record["bn_buffer_elems"],
         multiply_adds=record["macs_total"],
-        summary=summary.get("total_flops_half", 0),
+        summary=summary.get("total_flops_half") or 0,
         thop=round(row["split_factor"] * thop.get("one_net_ops", 0)),
     )
 
@@ -82,8 +82,9 @@ def test_the_page_has_every_row_with_its_published_figures():
 def test_the_page_is_what_the_references_own_counts_give():
     compared = {config: counts for config in ROWS if (counts := reference_counts(config))}
     assert len(compared) == 79 - 5 - 3  # five at another image size, three of Shake-Shake
-    for config, counts in compared.items():
-        assert PAGE[config] == table_row(ROWS[config], counts)
+    assert {config: PAGE[config] for config in compared} == {
+        config: table_row(ROWS[config], counts) for config, counts in compared.items()
+    }
 
 
 @pytest.mark.parametrize("config", CHEAP)
@@ -111,12 +112,12 @@ def test_each_network_is_counted_once(monkeypatch):
     assert lines[-1].startswith("counting network 67 of 67: ")
 
 
-@given(st.integers(10_000, 10**9), st.integers(10**7, 10**11), st.sampled_from([1, 2]))
+@given(st.integers(10**5, 10**9), st.integers(10**8, 10**11), st.sampled_from([1, 2]))
 def test_a_count_is_equal_to_itself_as_printed_and_to_no_other_figure(parameters, operations, decimals):
     def printed(count, unit, off=0):
         return f"{round(count / unit, decimals) + off * 10**-decimals:.{decimals}f}"
 
-    counts = Counts(parameters, 0, operations, 2 * operations + 10**9, 0)
+    counts = Counts(parameters, 0, operations, 2 * operations + 10**9, 3 * operations + 10**10)
     row = {"backbone": "any", "mparams": printed(parameters, 1e6), "gmacs": printed(operations, 1e9)}
     assert equal_counts(row, counts) == (["parameters", "with statistics"], ["multiply-adds"])
     row = {"backbone": "any", "mparams": printed(parameters, 1e6, 1), "gmacs": printed(operations, 1e9, -1)}

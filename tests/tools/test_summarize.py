@@ -72,7 +72,7 @@ def test_the_list_answers_at_once():
 
 
 def test_all_backbones_are_printed_as_a_table_or_as_a_page(divco, monkeypatch):
-    monkeypatch.setattr(BACKBONES, "names", lambda: ("resnet110", "wide_resnet16_8"))
+    monkeypatch.setattr(BACKBONES, "names", lambda: ("wide_resnet16_8",))
     page, text = divco("summarize", "--all", "--markdown"), divco("summarize", "--all")
     assert (page.status, text.status) == (0, 0)
     assert "| wide_resnet16_8 | 32 | 4 | 11,091,664 | 1,570,541,568 | – |" in page.stdout
