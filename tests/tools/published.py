@@ -1,11 +1,13 @@
-"""The paper's rows beside the reference's records."""
+"""The paper's rows and our backbones beside the reference's records."""
 
+import pathlib
 import re
 from typing import Any
 
 from divco_tf.tools import _paper_rows
 from tests.reference import load_json
 
+DOCS = pathlib.Path(__file__).resolve().parents[2] / "docs"
 ROWS: dict[str, dict[str, Any]] = {row["config"]: row for row in _paper_rows.paper_tables()["rows"]}
 RECORDS: dict[str, dict[str, Any]] = {record["key"]: record for record in load_json("backbones.json")["records"]}
 _ARCHS = {record["arch"].lower(): record["arch"] for record in RECORDS.values()}
@@ -16,6 +18,18 @@ def arch(backbone: str) -> str:
     return _ARCHS[re.sub(r"^efficientnet_b", "efficientnetb", backbone).removesuffix("_cifar")]
 
 
-def record(row: dict[str, Any]) -> dict[str, Any]:
+def backbone(record: dict[str, Any]) -> str:
+    """Our name of a record's network."""
+    name = re.sub(r"^efficientnetb", "efficientnet_b", record["arch"].lower())
+    return f"{name}_cifar" if name.startswith("efficientnet_b") and record["dataset"] != "imagenet" else name
+
+
+def record_of(row: dict[str, Any]) -> dict[str, Any]:
     """The reference's record of a row's network, at the image size that it was recorded for."""
     return RECORDS[f"{arch(row['backbone'])}__{row['dataset']}__S{row['split_factor']}"]
+
+
+def cells(page: str) -> list[tuple[str, ...]]:
+    """The rows of every table of a page of Markdown, heads included."""
+    lines = (DOCS / page).read_text().splitlines()
+    return [tuple(line.strip("| ").replace("`", "").split(" | ")) for line in lines if line.startswith("| ")]

@@ -11,7 +11,7 @@ from divco_tf.models.summary import summarize
 from divco_tf.tools import _configs
 from divco_tf.training.loop import Options
 from tests.reference import load_json
-from tests.tools.published import ROWS, arch, record
+from tests.tools.published import ROWS, arch, record_of
 
 NAMES = _configs.config_names()
 EXPERIMENTS = [name for name in NAMES if re.search(r"/\w+_split\d+", name)]
@@ -170,7 +170,7 @@ def test_weight_decay_is_the_references(name, experiment):
     """Divided in the rows that say so; norm scales are decayed in the networks whose names for them hide them."""
     row = ROWS[name]
     assert experiment.optimizer.divide_weight_decay == row["weight_decay_divided"]
-    decays_scales = record(row)["weight_decay_groups"]["bn_scale_elems_decayed"] > 0
+    decays_scales = record_of(row)["weight_decay_groups"]["bn_scale_elems_decayed"] > 0
     assert experiment.optimizer.decay_norm_scales == decays_scales
     expected = experiment.optimizer.weight_decay
     if row["weight_decay_divided"]:

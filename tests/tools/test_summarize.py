@@ -2,12 +2,17 @@
 
 import json
 import math
+import re
+import subprocess
+import sys
 import time
 
 import pytest
 
 from divco_tf.models.backbones import BACKBONES
+from divco_tf.tools import _paper_rows
 from tests.reference import load_json
+from tests.tools.in_process import fresh_program
 
 
 @pytest.mark.parametrize("key", ["wide_resnet28_10__cifar100__S4", "resnet164__cifar10__S2"])
@@ -70,9 +75,42 @@ def test_a_network_of_gigabytes_answers_in_seconds(divco):
     assert time.process_time() - started < 10
 
 
-def test_every_backbone_is_listed(divco):
-    listed = divco("summarize", "--list").stdout.splitlines()
-    assert set(BACKBONES.names()) <= set(listed) and "wide_resnet<depth>_<width>" in listed
+def test_every_backbone_is_listed_with_its_split_factors(divco):
+    listed = [line.split(maxsplit=1) for line in divco("summarize", "--list").stdout.splitlines()]
+    assert set(BACKBONES.names()) <= {line[0] for line in listed} and ["wide_resnet<depth>_<width>"] in listed
+    assert ["resnet110", "1, 2, 4, 8, 16"] in listed
+
+
+def test_the_list_answers_at_once():
+    code = "import sys; from divco_tf.tools import summarize; sys.argv += ['--list']; summarize.run()"
+    process = subprocess.run([sys.executable, "-X", "importtime", "-c", code], capture_output=True, text=True)
+    assert process.returncode == 0 and "wide_resnet28_10" in process.stdout
+    assert not re.search(r"\| +(tensorflow|keras|numba)$", process.stderr, flags=re.MULTILINE)
+
+
+def test_all_backbones_are_printed_as_a_table_or_as_a_page(divco, monkeypatch):
+    monkeypatch.setattr(BACKBONES, "names", lambda: ("wide_resnet16_8",))
+    page, text = divco("summarize", "--all", "--markdown"), divco("summarize", "--all")
+    assert (page.status, text.status) == (0, 0)
+    assert "| wide_resnet16_8 | 32 | 4 | 11,091,664 | 1,570,541,568 | – |" in page.stdout
+    assert ["wide_resnet16_8", "32", "4", "11,091,664", "1,570,541,568", "–"] in map(
+        str.split, text.stdout.splitlines()
+    )
+
+
+def test_the_papers_rows_are_printed_as_tables_or_as_a_page(divco, monkeypatch):
+    monkeypatch.setattr(_paper_rows, "count_row", lambda row: _paper_rows.Counts(1, 1, 1, 1, 1))
+    page, text = divco("summarize", "--paper", "--markdown").stdout, divco("summarize", "--paper").stdout
+    for row in _paper_rows.paper_tables()["rows"]:
+        assert f"| `{row['config']}` |" in page and f"\n{row['config']} " in text
+    assert "0 of 79 rows have both figures equal to a count." in page
+
+
+def test_progress_is_told_on_stderr_not_too_often(capsys):
+    with fresh_program("summarize") as program:
+        often, rarely = program._progress(seconds=0.0), program._progress(seconds=1000.0)
+        often("one"), rarely("two"), often("three")
+    assert capsys.readouterr() == ("", "one\nthree\n")
 
 
 @pytest.mark.parametrize(
@@ -89,6 +127,8 @@ def test_every_backbone_is_listed(divco):
         (["--backbone=wide_resnet10_1", "--rule=budget", "--split_factor=100000"], "split_factor=100000"),
         (["--backbone=wide_resnet28_10", "--num_classes=1"], "num_classes=1"),
         (["--backbone=wide_resnet28_10", "--image_size=0"], "(0, 0, 3)"),
+        (["--list", "--all"], "--list, --all; give one"),
+        (["--backbone=wide_resnet28_10", "--markdown"], "--all and --paper"),
     ],
 )
 def test_bad_input_is_refused_in_one_line(divco, arguments, says):
