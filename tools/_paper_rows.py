@@ -3,6 +3,7 @@
 import dataclasses
 import json
 import math
+import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -24,8 +25,11 @@ TITLES = {
 # Each of the authors' two counters fails on one family: their summary stops with an error on a DenseNet, and their thop
 # does not see the convolutions of the ImageNet EfficientNets.
 _FAILS = {("densenet190", "summary"), ("efficientnet_b7", "thop")}
-# Networks whose global pooling is a function in the authors' code: thop sees modules only.
-_POOLED_UNSEEN = {"densenet190", "efficientnet_b0_cifar", "efficientnet_b3_cifar"}
+# thop sees modules only. In these networks of the authors, global pooling is a function, in the layers so named here.
+_POOLED_UNSEEN = {
+    "densenet|efficientnet_b._cifar": ".*",
+    "resnexst": r"layer.*\.pool",  # of split attention
+}
 
 _INTRODUCTION = """\
 # The paper's rows, published against computed
@@ -84,7 +88,7 @@ def count_row(row: Mapping[str, Any]) -> Counts:
         statistics=split_factor * sum(math.prod(variable.shape) for variable in template.non_trainable_variables),
         multiply_adds=split_factor * count_multiply_adds(template),
         summary=split_factor * count_like_summary(template) // 2,
-        thop=split_factor * count_like_thop(template, global_pooling=row["backbone"] not in _POOLED_UNSEEN),
+        thop=split_factor * count_like_thop(template, row["backbone"]),
     )
 
 
@@ -117,10 +121,11 @@ def count_like_summary(model: "keras.Model") -> int:
     return total
 
 
-def count_like_thop(model: "keras.Model", *, global_pooling: bool) -> int:
-    """What thop (the authors' copy of pytorch-OpCounter) counts as multiply-adds, global pooling included or not."""
+def count_like_thop(model: "keras.Model", backbone: str) -> int:
+    """What thop (the authors' copy of pytorch-OpCounter) counts as multiply-adds of a network of theirs."""
     import keras
 
+    unseen = next((layers for names, layers in _POOLED_UNSEEN.items() if re.match(names, backbone)), None)
     total = 0
     for layer, outputs in _layers(model):
         if isinstance(layer, keras.layers.Dense):
@@ -131,9 +136,10 @@ def count_like_thop(model: "keras.Model", *, global_pooling: bool) -> int:
             total += 2 * outputs
         elif isinstance(layer, keras.layers.AveragePooling2D):
             total += outputs
-        elif isinstance(layer, keras.layers.GlobalAveragePooling2D) and global_pooling:
+        elif isinstance(layer, keras.layers.GlobalAveragePooling2D):
             _, height, width, channels = layer.input.shape
-            total += channels * (height * width + 1)
+            seen = unseen is None or not re.match(unseen, layer.name)
+            total += seen * channels * (height * width + 1)
     return total
 
 
