@@ -46,6 +46,14 @@ def by_sqrt_split(value: float, split_factor: int) -> float:
     return value / math.sqrt(split_factor)
 
 
+def by_whole_split(value: int, split_factor: int) -> int:
+    """value / S where that is whole: the groups of convolutions."""
+    if value % split_factor:
+        divisors = [divisor for divisor in range(1, value + 1) if value % divisor == 0]
+        raise InputError(f"{value} divides by {', '.join(map(str, divisors))}")
+    return value // split_factor
+
+
 def by_table(table: Mapping[Any, Mapping[int, Any]]) -> Rule:
     """A rule from a table {value of the large network: {split factor: value of each small one}}."""
 

@@ -1,5 +1,6 @@
 """What the families are built of."""
 
+from divco_tf.models.layers.attention import split_attention
 from divco_tf.models.layers.basic import (
     FAN_IN_UNIFORM,
     FAN_OUT_NORMAL,
@@ -16,16 +17,24 @@ from divco_tf.models.layers.basic import (
     residual,
     shortcut,
 )
+from divco_tf.models.layers.bottleneck import bottleneck, stages
 from divco_tf.models.layers.grouped import GroupedConv2D
-from divco_tf.models.layers.stochastic import Dropout
+from divco_tf.models.layers.squeeze import squeeze_excite
+from divco_tf.models.layers.stochastic import ChannelDropout, DropBlock, Dropout, DropPath, ShakeDrop, ShakeShake
 
 __all__ = [
     "FAN_IN_UNIFORM",
     "FAN_OUT_NORMAL",
     "SMALL_NORMAL",
     "BatchNormalization",
+    "ChannelDropout",
+    "DropBlock",
+    "DropPath",
     "Dropout",
     "GroupedConv2D",
+    "ShakeDrop",
+    "ShakeShake",
+    "bottleneck",
     "classifier",
     "conv",
     "conv_norm_relu",
@@ -36,4 +45,7 @@ __all__ = [
     "relu",
     "residual",
     "shortcut",
+    "split_attention",
+    "squeeze_excite",
+    "stages",
 ]

@@ -86,29 +86,36 @@ def deep_stem(x: Any, widths: tuple[int, int, int], *, names: tuple[tuple[str, s
     return x
 
 
-def max_pool(x: Any, *, name: str) -> Any:
-    """3x3 maxima with stride 2 and a padding of 1, of what is nowhere negative (after a ReLU): zeros pad as -inf."""
-    x = keras.layers.ZeroPadding2D(1, name=f"{name}.pad")(x)
+def max_pool(x: Any, *, name: str, ceil_mode: bool = False) -> Any:
+    """3x3 maxima with stride 2, of what is nowhere negative (after a ReLU), so that zeros pad as -inf would.
+
+    Padded by 1 on each side or, in PyTorch's ceil mode, only as far as the last window reaches out of the image.
+    """
+    padding = [(0, max(3 - side, 1 - side % 2)) if ceil_mode else (1, 1) for side in x.shape[1:3]]
+    x = keras.layers.ZeroPadding2D(padding, name=f"{name}.pad")(x)
     return keras.layers.MaxPooling2D(3, 2, name=name)(x)
 
 
-def shortcut(x: Any, filters: int, *, name: str, stride: int = 1) -> Any:
+def shortcut(x: Any, filters: int, *, name: str, stride: int = 1, pool: bool = True) -> Any:
     """ResNet-D's shortcut (He et al., arXiv 1812.01187): 2x2 average pooling where it strides, 1x1 convolution, norm.
 
-    "same" pooling averages the real pixels of a partial window only, which is PyTorch's ceil mode.
+    "same" pooling averages the real pixels of a partial window only, which is PyTorch's ceil mode. Without `pool` a
+    3x3 convolution strides (SENet-154).
     """
-    first = 0
-    if stride > 1:
+    first, kernel_size = 0, 1
+    if stride > 1 and pool:
         x = keras.layers.AveragePooling2D(2, stride, padding="same", name=f"{name}.0")(x)
-        first = 1
-    x = conv(x, filters, 1, name=f"{name}.{first}")
+        first, stride = 1, 1
+    elif stride > 1:
+        kernel_size = 3
+    x = conv(x, filters, kernel_size, stride=stride, name=f"{name}.{first}")
     return norm(x, name=f"{name}.{first + 1}")
 
 
-def residual(x: Any, y: Any, *, stride: int, name: str) -> Any:
+def residual(x: Any, y: Any, *, stride: int, name: str, pool: bool = True) -> Any:
     """relu(x + y); x goes through a `shortcut` where its shape is not y's."""
     if x.shape != y.shape:
-        x = shortcut(x, y.shape[-1], stride=stride, name=f"{name}.downsample")
+        x = shortcut(x, y.shape[-1], stride=stride, pool=pool, name=f"{name}.downsample")
     return relu(keras.layers.Add(name=f"{name}.add")([x, y]), name=f"{name}.relu")
 
 
