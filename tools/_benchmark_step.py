@@ -60,8 +60,7 @@ def run(
         del makers[LARGE]  # undivided copies have no large network
     if xla:
         makers[XLA] = lambda: _stack_step(build(spec=spec, copies=split_factor, **sizes), views, labels, jit="on")
-    torch_version = _torch_version()
-    if torch_version:
+    if torch_version():
         makers[TORCH] = lambda: _torch_step(spec, split_factor, sizes, views, labels)
     systems = {name: _first(name, make, report) for name, make in makers.items()}
     _rounds(systems, rounds, steps, report)
@@ -72,7 +71,7 @@ def run(
         "head": ("", "build s", "trace + first step s", "of separate", "a step s", "of separate", "fastest s"),
         "rows": [_row(name, system, systems[SEPARATE]) for name, system in systems.items()],
         "command": " ".join(["divco-benchmark", *sys.argv[1:]]),
-        "machine": {**machine(), "torch": torch_version},
+        "machine": {**machine(), "torch": torch_version()},
         "settings": {**settings, "rounds": rounds, "steps": steps},
         "systems": systems,
     }
@@ -158,7 +157,8 @@ def _separate_step(
     return lambda: step(*batch).numpy()
 
 
-def _torch_version() -> str | None:
+def torch_version() -> str | None:
+    """PyTorch's, where it is installed."""
     try:
         import torch
     except ImportError:

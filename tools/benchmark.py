@@ -1,11 +1,14 @@
 """Measures divco_tf against what else there is, in one run: divco-benchmark step --backbone wide_resnet40_1.
 
+`grouped` times grouped convolutions and networks of them; of the flags it takes --rounds and --out.
+
 Every system of a table is timed in turn, round by round: machines are shared and noisy, so ratios count. Run nothing
 else meanwhile.
 """
 
 import json
 import pathlib
+from typing import Any
 
 from absl import flags
 
@@ -29,20 +32,9 @@ def main(command: str) -> None:
 
     branch_spec(_BACKBONE.value, **_division())  # refuses before TensorFlow is imported
     _app.load_tensorflow()
-    from divco_tf.tools import _benchmark_step
     from divco_tf.tools._tables import table
 
-    result = {"step": _benchmark_step.run}[command](
-        _BACKBONE.value,
-        division=_division(),
-        batch_size=_BATCH_SIZE.value,
-        image_size=_IMAGE_SIZE.value,
-        num_classes=_NUM_CLASSES.value,
-        rounds=_ROUNDS.value,
-        steps=_STEPS.value,
-        xla=_XLA.value,
-        report=lambda line: print(line, flush=True),
-    )
+    result = _COMMANDS[command]()
     print(table(result["head"], result["rows"]))
     text = json.dumps({key: result[key] for key in ("command", "machine", "settings", "systems")}, indent=1)
     if _OUT.value:
@@ -51,13 +43,42 @@ def main(command: str) -> None:
         print(text)
 
 
+def _step() -> dict[str, Any]:
+    from divco_tf.tools import _benchmark_step
+
+    return _benchmark_step.run(
+        _BACKBONE.value,
+        division=_division(),
+        batch_size=_BATCH_SIZE.value,
+        image_size=_IMAGE_SIZE.value,
+        num_classes=_NUM_CLASSES.value,
+        rounds=_ROUNDS.value,
+        steps=_STEPS.value,
+        xla=_XLA.value,
+        report=_report,
+    )
+
+
+def _grouped() -> dict[str, Any]:
+    from divco_tf.tools import _benchmark_grouped
+
+    return _benchmark_grouped.run(rounds=_ROUNDS.value, report=_report)
+
+
+_COMMANDS = {"step": _step, "grouped": _grouped}
+
+
+def _report(line: str) -> None:
+    print(line, flush=True)
+
+
 def _division() -> dict[str, int]:
     return {"copies": _SPLIT_FACTOR.value} if _UNDIVIDED.value else {"split_factor": _SPLIT_FACTOR.value}
 
 
 def run() -> None:
     """The console script."""
-    _app.run(main, program="divco-benchmark", commands=("step",))
+    _app.run(main, program="divco-benchmark", commands=tuple(_COMMANDS))
 
 
 if __name__ == "__main__":

@@ -1,7 +1,6 @@
 """Grouped convolution that trains on every device, with XLA and without."""
 
 import functools
-import math
 
 import keras
 import numpy as np
@@ -46,7 +45,9 @@ def super_grouped_conv2d(
       [B, H', W', filters].
     """
     depth, width = kernel.shape[2], kernel.shape[3] // groups
-    merged = merged or math.gcd(groups, max(1, SUPER_GROUP_CHANNELS // max(depth, width)))
+    if merged is None:
+        limit = max(1, SUPER_GROUP_CHANNELS // max(depth, width))
+        merged = max(count for count in range(1, limit + 1) if groups % count == 0)
     if merged > 1:
         row, column = np.arange(merged * depth)[:, None], np.arange(kernel.shape[3])[None]
         block = row // depth == column // width % merged
