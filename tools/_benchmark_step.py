@@ -91,8 +91,7 @@ def run(
     names = [STACK, DEFAULT_THREADS, SEPARATE, SHARED_CORES]
     if "copies" not in division:
         names.append(LARGE)  # undivided copies have no large network
-    torch_version = _torch_version()
-    names += [XLA] * xla + [TORCH] * bool(torch_version)
+    names += [XLA] * xla + [TORCH] * bool(torch_version())
     with contextlib.ExitStack() as stack:
         workers = {name: stack.enter_context(settings.worker(name, report)) for name in names}
         _rounds(workers, rounds, steps, report)
@@ -101,7 +100,7 @@ def run(
         "head": ("", "build s", "trace + first step s", "of separate", "a step s", "of separate", "fastest s"),
         "rows": [_row(name, system, systems[SEPARATE]) for name, system in systems.items()],
         "command": " ".join(["divco-benchmark", *sys.argv[1:]]),
-        "machine": {**machine(), "torch": torch_version},
+        "machine": {**machine(), "torch": torch_version()},
         "settings": {**division, **dataclasses.asdict(settings), "rounds": rounds, "steps": steps},
         "systems": systems,
     }
@@ -175,7 +174,7 @@ def _separate_step(
     return lambda: step(*batch).numpy()
 
 
-def _torch_version() -> str | None:
+def torch_version() -> str | None:
     try:
         import torch
     except ImportError:

@@ -6,12 +6,14 @@ import keras
 import torch
 from torch import nn
 
+from divco_tf.models.layers import Dropout
+
 
 class TorchTwin(nn.Module):
     """Runs a functional Keras model's graph with PyTorch modules, channels last, [B, C, H, W] -> logits [B, K].
 
     Args:
-      model: made of convolutions, batch norms, ReLUs, additions, zero and average pooling and linear layers.
+      model: made of convolutions, batch norms, ReLUs, additions, zero padding, pooling, dropout and linear layers.
     """
 
     def __init__(self, model: keras.Model) -> None:
@@ -53,7 +55,12 @@ def _part(layer: Any) -> Any:
     if isinstance(layer, keras.layers.Add):
         return torch.add
     if isinstance(layer, keras.layers.ZeroPadding2D):
-        return nn.ZeroPad2d(layer.padding[0][0])
+        (top, bottom), (left, right) = layer.padding
+        return nn.ZeroPad2d((left, right, top, bottom))
+    if isinstance(layer, keras.layers.MaxPooling2D):
+        return nn.MaxPool2d(layer.pool_size[0], layer.strides[0])
+    if isinstance(layer, Dropout):
+        return nn.Dropout(layer.rate)
     if isinstance(layer, keras.layers.AveragePooling2D):
         return nn.AvgPool2d(layer.pool_size[0], layer.strides[0], ceil_mode=True)
     if isinstance(layer, keras.layers.GlobalAveragePooling2D):

@@ -1,6 +1,7 @@
 """Measures divco_tf against what else there is, in one run: divco-benchmark step --backbone wide_resnet40_1.
 
-`step` times training steps, `compile` the way to the first one of deep networks, with the peak memory.
+`step` times training steps, `compile` the way to the first one of deep networks, with the peak memory;
+`grouped` times grouped convolutions and networks of them (of the flags it takes --rounds and --out).
 
 Every system of a table is timed in turn, round by round: machines are shared and noisy, so ratios count. Run nothing
 else meanwhile.
@@ -29,7 +30,7 @@ _OUT = flags.DEFINE_string("out", None, "A file for the result as JSON; without 
 
 def main(command: str) -> None:
     """Runs the command, prints its table and its JSON."""
-    result = {"step": _step, "compile": _compile}[command]()
+    result = _COMMANDS[command]()
     from divco_tf.tools._tables import table
 
     print(table(result["head"], result["rows"]))
@@ -77,13 +78,23 @@ def _compile() -> dict[str, Any]:
     )
 
 
+def _grouped() -> dict[str, Any]:
+    _app.load_tensorflow()
+    from divco_tf.tools import _benchmark_grouped
+
+    return _benchmark_grouped.run(rounds=_ROUNDS.value, report=_report)
+
+
+_COMMANDS = {"step": _step, "compile": _compile, "grouped": _grouped}
+
+
 def _report(line: str) -> None:
     print(line, flush=True)
 
 
 def run() -> None:
     """The console script."""
-    _app.run(main, program="divco-benchmark", commands=("step", "compile"))
+    _app.run(main, program="divco-benchmark", commands=tuple(_COMMANDS))
 
 
 if __name__ == "__main__":

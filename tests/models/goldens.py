@@ -140,7 +140,7 @@ def check_norms(template: keras.Model, record: dict[str, Any]) -> None:
 def check_regularisers(template: keras.Model, record: dict[str, Any]) -> None:
     """The strength of every stochastic layer."""
     theirs = record["regularisers"]
-    final = [rate for _, rate in theirs.get("dropout_modules", [])]
+    final = [rate for _, rate in theirs.get("dropout_modules", []) if rate]
     if "lightnet_final_dropout" in theirs:
         final.append(theirs["lightnet_final_dropout"])
     assert [layer.rate for layer in template.layers if isinstance(layer, layers.Dropout)] == pytest.approx(final)

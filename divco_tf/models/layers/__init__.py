@@ -1,5 +1,6 @@
 """What the families are built of."""
 
+from divco_tf.models.layers.attention import split_attention
 from divco_tf.models.layers.basic import (
     FAN_IN_NORMAL,
     FAN_IN_UNIFORM,
@@ -56,6 +57,7 @@ __all__ = [
     "relu",
     "residual",
     "shortcut",
+    "split_attention",
     "squeeze_excite",
     "stages",
 ]
