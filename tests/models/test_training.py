@@ -1,5 +1,6 @@
 """Every family trains: on CPU, plain and under XLA."""
 
+import keras
 import numpy as np
 import pytest
 import tensorflow as tf
@@ -65,6 +66,15 @@ def test_xla_trains_alike(trained):
         largest = max(float(np.max(np.abs(value))) for value in expected)
         for value, reference in zip(kind, expected, strict=True):
             np.testing.assert_allclose(value, reference, rtol=2e-3, atol=2e-4 * largest)
+
+
+def test_a_branch_alone_answers_as_in_its_stack_also_when_saved(trained, tmp_path):
+    stack, _ = trained
+    views = np.random.default_rng(1).standard_normal((2, *stack.view_shape)).astype(np.float32)
+    branch = stack.branch(1)
+    branch.save(tmp_path / "m.keras")
+    for model in (branch, keras.models.load_model(tmp_path / "m.keras")):
+        np.testing.assert_allclose(model(views), stack(views)[:, 1], rtol=1e-4, atol=1e-6)
 
 
 def test_every_family_has_a_sibling():

@@ -21,6 +21,8 @@ class PyramidNetSpec:
     def __post_init__(self) -> None:
         if self.depth < 11 or (self.depth - 2) % 9:
             raise InputError(f"A PyramidNet's depth is 9 n + 2. Received: {self.depth}; 164 and 272 are the paper's.")
+        if not self.widening >= 0:
+            raise InputError(f"The widening is negative. Received: {self.widening}; pass 0 or more channels.")
 
     def widths(self) -> list[int]:
         """Of each block. Rounding half to even and summing floats is part of the definition: it decides sizes."""

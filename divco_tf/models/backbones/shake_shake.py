@@ -23,6 +23,8 @@ class ShakeShakeSpec:
     def __post_init__(self) -> None:
         if self.depth < 8 or (self.depth - 2) % 6:
             raise InputError(f"A Shake-Shake ResNet's depth is 6 n + 2. Received: {self.depth}; 26 is the paper's.")
+        if self.width < 2:  # a shortcut is made of two halves
+            raise InputError(f"The width is below 2. Received: {self.width}; pass 2, 3, ... channels.")
 
 
 SPECS = {"shake_resnet26_2x96d": ShakeShakeSpec(depth=26, width=96)}
@@ -41,8 +43,7 @@ def shake_resnet(spec: ShakeShakeSpec, image: Any, *, draw: Any, num_classes: in
     """Image [B, H, W, 3] -> logits [B, num_classes]."""
     from divco_tf.models import layers
 
-    fan_in = 9 * image.shape[-1]
-    stem_bias = layers.fan_in_uniform(fan_in)
+    stem_bias = layers.fan_in_uniform(9 * image.shape[-1])
     x = layers.conv(image, STEM_WIDTH, 3, use_bias=True, bias_initializer=stem_bias, name="conv_1")
     x = layers.norm(x, name="bn_1")
     for stage in (1, 2, 3):
