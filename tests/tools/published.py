@@ -5,23 +5,16 @@ import re
 from typing import Any
 
 from divco_tf.tools import _paper_rows
-from tests.reference import load_json
+from tests.models.goldens import RECORDS
 
 DOCS = pathlib.Path(__file__).resolve().parents[2] / "docs"
 ROWS: dict[str, dict[str, Any]] = {row["config"]: row for row in _paper_rows.paper_tables()["rows"]}
-RECORDS: dict[str, dict[str, Any]] = {record["key"]: record for record in load_json("backbones.json")["records"]}
 _ARCHS = {record["arch"].lower(): record["arch"] for record in RECORDS.values()}
 
 
 def arch(backbone: str) -> str:
     """The reference's name of one of our backbones."""
     return _ARCHS[re.sub(r"^efficientnet_b", "efficientnetb", backbone).removesuffix("_cifar")]
-
-
-def backbone(record: dict[str, Any]) -> str:
-    """Our name of a record's network."""
-    name = re.sub(r"^efficientnetb", "efficientnet_b", record["arch"].lower())
-    return f"{name}_cifar" if name.startswith("efficientnet_b") and record["dataset"] != "imagenet" else name
 
 
 def record_of(row: dict[str, Any]) -> dict[str, Any]:

@@ -12,8 +12,9 @@ from divco_tf.tools._backbone_table import (
     summaries,
     table_row,
 )
+from tests.models.goldens import RECORDS, backbone_name
 from tests.reference import load_json
-from tests.tools.published import DOCS, RECORDS, backbone, cells
+from tests.tools.published import DOCS, cells
 
 OURS = [entry.name for entry in BACKBONES.entries() if entry.builder.__module__.startswith("divco_tf.")]
 PAGE = {(cell[0], int(cell[2])): cell for cell in cells("backbones.md") if cell[0] in OURS}
@@ -26,7 +27,7 @@ def test_the_page_has_every_backbone_by_every_split_factor_that_it_takes():
 
 def test_a_backbone_is_measured_at_the_image_size_that_the_reference_names():
     for record in RECORDS.values():
-        assert IMAGE_SIZES.get(backbone(record), 32) == record["input_size"], record["key"]
+        assert IMAGE_SIZES.get(backbone_name(record), 32) == record["input_size"], record["key"]
     assert set(IMAGE_SIZES) <= set(OURS)
 
 
@@ -35,7 +36,7 @@ def test_sizes_on_the_page_are_the_references():
     for record in RECORDS.values():
         if record["dataset"] == "cifar10":  # the page has the 100 classes of the other
             continue
-        _, pixels, _, parameters, multiply_adds, _ = PAGE[backbone(record), record["split_factor"]]
+        _, pixels, _, parameters, multiply_adds, _ = PAGE[backbone_name(record), record["split_factor"]]
         assert int(pixels) == record["input_size"], record["key"]
         assert int(multiply_adds.replace(",", "")) == record["macs_total"], record["key"]
         if record["arch"] != "shake_resnet26_2x96d":  # whose unused shortcuts are not built
@@ -58,13 +59,13 @@ def test_the_page_is_current():
 
 
 def test_the_split_factors_listed_are_those_that_the_reference_builds():
-    taken = {name: split_factors(name) for name in map(backbone, RECORDS.values())}
+    taken = {name: split_factors(name) for name in map(backbone_name, RECORDS.values())}
     for record in RECORDS.values():
-        assert record["split_factor"] in taken[backbone(record)], record["key"]
+        assert record["split_factor"] in taken[backbone_name(record)], record["key"]
     refused = [error for error in load_json("backbones.json")["build_errors"] if error["dataset"] == "imagenet"]
     refused = [error for error in refused if "." not in error["arch"]]  # a variant that is not kept
     for error in refused:
-        assert error["split_factor"] not in taken[backbone(error)], error
+        assert error["split_factor"] not in taken[backbone_name(error)], error
     assert len(refused) > 10
 
 

@@ -8,7 +8,7 @@ from typing import Any
 
 from divco_tf.errors import InputError
 from divco_tf.models.backbones import register_backbones
-from divco_tf.models.divide import by_sqrt_split, by_table, by_whole_split, divided
+from divco_tf.models.divide import by_sqrt_split, by_table, by_whole_split, divided, kept
 
 
 def _check_blocks(blocks: tuple[int, ...]) -> None:
@@ -21,7 +21,7 @@ class ResNeStSpec:
     """A ResNeSt: stages of bottlenecks, each twice as wide as the one before. Radix 2, one group."""
 
     blocks: tuple[int, ...]  # of each stage
-    width: int = divided(by_table({64: {1: 64}}), default=64)  # of the first stage
+    width: int = divided(by_table({64: {1: 64}}), width=2, default=64)  # of the first stage; even, for the radix
 
     def __post_init__(self) -> None:
         _check_blocks(self.blocks)
@@ -35,16 +35,21 @@ class ResNeXStSpec:
 
     blocks: tuple[int, ...]  # of each stage
     groups: int = divided(by_whole_split)  # of split attention
-    base_width: int  # channels of a group in the first stage
+    base_width: int  # channels of a group in a stage of width 64
+    width: int = divided(kept, width=2, default=64)  # of the first stage
     dropout: float = divided(by_sqrt_split, regulariser=True, default=0.0)  # before the classifier
 
     def __post_init__(self) -> None:
         _check_blocks(self.blocks)
-        if self.groups < 1 or self.base_width < 2:
+        if self.groups < 1 or self.base_width < 2 or self.width < 2:
             raise InputError(
-                f"A bottleneck has too few channels. Received: groups={self.groups}, base_width={self.base_width}; "
-                "pass 4 and 16, say."
+                f"A bottleneck has too few channels. Received: groups={self.groups}, base_width={self.base_width}, "
+                f"width={self.width}; pass 4, 16 and 64, say."
             )
+
+    def inner(self, width: int) -> int:
+        """Channels inside a bottleneck in a stage of `width`: an even number a group, for the radix."""
+        return max(width * self.base_width // 128, 1) * 2 * self.groups
 
 
 RESNESTS = {
@@ -84,13 +89,12 @@ def resnexst(spec: ResNeXStSpec, image: Any, *, draw: Any, num_classes: int) -> 
     from divco_tf.models import layers
 
     stem = tuple((f"layer0.conv{index}", f"layer0.bn{index}") for index in (1, 2, 3))
-    x = layers.deep_stem(image, (64, 64, 128), names=stem)
+    x = layers.deep_stem(image, (spec.width, spec.width, 2 * spec.width), names=stem)
     x = layers.max_pool(x, ceil_mode=True, name="layer0.pool")
-    for name, planes, stride in layers.stages(spec.blocks, 64):
-        width = planes * spec.base_width // 64 * spec.groups
+    for name, width, stride in layers.stages(spec.blocks, spec.width):
         # Every block of the later stages pools, as the authors' do; a ResNeSt's only where it strides.
-        pool = None if planes == 64 else stride
-        y = _bottleneck(x, width, 4 * planes, groups=spec.groups, pool=pool, name=name)
+        pool = None if width == spec.width else stride
+        y = _bottleneck(x, spec.inner(width), 4 * width, groups=spec.groups, pool=pool, name=name)
         x = layers.residual(x, y, stride=stride, name=name)
     return layers.classifier(x, num_classes, name="last_linear", dropout=spec.dropout, draw=draw)
 
