@@ -11,14 +11,14 @@ from divco_tf.models import layers
 from divco_tf.models.backbones import BACKBONES
 from divco_tf.models.backbones.efficientnet import EfficientNetSpec
 from divco_tf.models.backbones.efficientnet_cifar import CifarEfficientNetSpec
-from divco_tf.models.branch_stack import BranchStack, build
+from divco_tf.models.branch_stack import build
 from divco_tf.models.divide import divide
 from divco_tf.models.layers import basic
 from divco_tf.models.template import build_template
 from tests import tiny
 from tests.models import goldens
 from tests.models.goldens import RECORDS, TOLERANCE, golden_difference, golden_logits, single_branch
-from tests.models.siblings_efficientnet import EFFICIENTNET_SIBLINGS
+from tests.models.siblings import SIBLINGS
 
 NAMES = [name for name in BACKBONES.names() if name.startswith("efficientnet_b")]
 widths = st.floats(0.05, 4.0)
@@ -86,55 +86,12 @@ def test_a_spec_checks_itself(fields, says):
 @pytest.mark.parametrize(("kind", "rates"), [("efficientnet", [0.4 * 2 / 3]), ("efficientnet_cifar", [0.2, 0.4])])
 def test_residual_branches_are_dropped_the_more_the_deeper(kind, rates):
     """The first block of three has index 0, and a rate of 0, in one family; stage 1 of 2 in the other."""
-    spec, input_shape = EFFICIENTNET_SIBLINGS[kind]
+    spec, input_shape = SIBLINGS[kind]
     spec = dataclasses.replace(spec, block_dropout=0.4)
     template = build_template(spec, num_classes=3, input_shape=input_shape)
     dropping = [layer for layer in template.layers if isinstance(layer, (layers.DropPath, layers.ChannelDropout))]
     assert [layer.rate for layer in dropping] == pytest.approx(rates)
     assert {type(layer) for layer in dropping} == {layers.DropPath if kind == "efficientnet" else layers.ChannelDropout}
-
-
-def initial_stack(name: str) -> BranchStack:
-    return build(name, split_factor=4, num_classes=20, input_shape=(32, 32, 3), seed=3, depth=0.1)
-
-
-def test_cifar_kernels_start_normal_and_depthwise_ones_small():
-    stack = initial_stack("efficientnet_b0_cifar")
-    for variable in stack.trainable_variables:
-        value = variable.numpy()
-        _, kind = variable.name.rsplit(".", 1)
-        if kind == "kernel" and not variable.name.startswith("classifier"):
-            depthwise = ".depth_wise." in variable.name
-            channels = value.shape[-2] if depthwise else value.shape[-1]
-            check_spread(variable.name, value, np.sqrt(2 / (np.prod(value.shape[1:3]) * channels)), fourth=3.0)
-        elif kind == "kernel":
-            check_spread(variable.name, value, 20**-0.5 / np.sqrt(3), fourth=1.8)
-            assert np.abs(value).max() <= 20**-0.5
-        else:
-            assert np.all(value == (1.0 if kind == "gamma" else 0.0)), variable.name
-
-
-def test_imagenet_kernels_and_biases_start_as_pytorchs():
-    stack = initial_stack("efficientnet_b0")
-    fan_in = {}
-    for variable in stack.trainable_variables:
-        value = variable.numpy()
-        module, kind = variable.name.rsplit(".", 1)
-        if kind == "kernel":
-            axes = value.shape[1:3] if "_depthwise_conv" in module else value.shape[1:-1]
-            fan_in[module] = np.prod(axes)
-        if kind in ("kernel", "bias"):
-            bound = fan_in[module] ** -0.5
-            assert np.abs(value).max() <= bound, variable.name
-            check_spread(variable.name, value, bound / np.sqrt(3), fourth=1.8)
-        else:
-            assert np.all(value == (1.0 if kind == "gamma" else 0.0)), variable.name
-
-
-def check_spread(name: str, value: np.ndarray, expected: float, *, fourth: float) -> None:
-    """The root mean square within five standard errors; `fourth` is the distribution's kurtosis."""
-    mean_square = np.mean(value.astype(np.float64) ** 2) / expected**2
-    assert abs(mean_square - 1) < 5 * np.sqrt((fourth - 1) / value.size), name
 
 
 @pytest.mark.parametrize("padding", ["symmetric", "same"])

@@ -27,6 +27,10 @@ def fan_in_uniform(shape: tuple[int, ...]) -> tuple[str, float]:
     return "uniform", 1 / math.sqrt(math.prod(shape[1:]))
 
 
+def classes_uniform(shape: tuple[int, ...]) -> tuple[str, float]:
+    return "uniform", 1 / math.sqrt(shape[0])
+
+
 def small_normal(shape: tuple[int, ...]) -> tuple[str, float]:
     return "normal", 1e-3
 
@@ -46,11 +50,24 @@ class Start:
     zero_scale: str | None = None
 
 
+RESNET, SENET = Start(zero_scale=".bn3.weight"), Start()
 STARTS: dict[str, Start] = {
     "densenet": Start(kernel=fan_in_normal, head=fan_in_uniform),
+    "efficientnet": Start(fan_in_uniform, bias=fan_in_uniform, head=fan_in_uniform, head_bias=fan_in_uniform),
+    "efficientnet_cifar": Start(head=classes_uniform),
     "pyramidnet": Start(head=fan_in_uniform, head_bias=fan_in_uniform),
-    "resnet_cifar": Start(zero_scale=".bn3.weight"),
+    "resnest": Start(bias=fan_in_uniform, head=fan_in_uniform, head_bias=fan_in_uniform),
+    "resnexst": SENET,
+    "resnet": RESNET,
+    "resnet_cifar": RESNET,
+    "resnext": RESNET,
+    "resnext_cifar": RESNET,
+    "se_resnet": SENET,
+    "senet": SENET,
+    "senet_cifar": SENET,
     "shake_shake": Start(bias=fan_in_uniform),
+    "wide_resnet50": RESNET,
+    "wide_resnet101": RESNET,
     "wide_resnet_cifar": Start(zero_scale=".bn2.weight"),
 }
 
