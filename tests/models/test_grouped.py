@@ -10,7 +10,6 @@ import pytest
 import tensorflow as tf
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from tensorflow.core.protobuf import saved_model_pb2
 
 from divco_tf.models.layers import GroupedConv2D, grouped
 
@@ -219,25 +218,6 @@ def test_narrow_groups_share_a_convolution(groups, depth, parts):
     function = tf.function(grouped.super_grouped_conv2d, autograph=False)
     graph = function.get_concrete_function(images, kernel, groups=groups, **PLAIN).graph
     assert sum(operation.type == "Conv2D" for operation in graph.get_operations()) == parts
-
-
-@pytest.mark.parametrize("way", ["native", "super-groups"])
-def test_a_saved_model_needs_no_xla(way, tmp_path, monkeypatch):
-    if way == "super-groups":
-        monkeypatch.setattr(grouped, "grouped_op_trains", lambda dtype: False)
-    layer = GroupedConv2D(16, 3, groups=4, padding="same")
-    layer.build((None, 6, 6, 8))
-    module = tf.Module()
-    module.kernel, module.bias = layer.kernel.value, layer.bias.value
-    module.run = tf.function(layer.__call__, input_signature=[tf.TensorSpec([None, 6, 6, 8])], autograph=False)
-    tf.saved_model.save(module, str(tmp_path))
-    graph = saved_model_pb2.SavedModel.FromString((tmp_path / "saved_model.pb").read_bytes()).meta_graphs[0].graph_def
-    nodes = [*graph.node, *(node for function in graph.library.function for node in function.node_def)]
-    assert any(node.op == "Conv2D" for node in nodes)
-    assert not any(node.attr["_XlaMustCompile"].b for node in nodes)
-    assert not any(function.attr["_XlaMustCompile"].b for function in graph.library.function)
-    images = numbers(0, 3, 6, 6, 8).astype(np.float32)
-    np.testing.assert_allclose(tf.saved_model.load(str(tmp_path)).run(images), layer(images), rtol=1e-5, atol=1e-5)
 
 
 def test_it_saves_and_loads(tmp_path):

@@ -20,6 +20,9 @@ from tensorflow.core.protobuf import saved_model_pb2
 
 from divco_tf.data.preprocessing import Preprocessing
 from divco_tf.errors import InputError
+from divco_tf.models.backbones.resnest import ResNeXStSpec
+from divco_tf.models.branch_stack import build
+from divco_tf.models.layers import grouped
 from divco_tf.serving.export import export, export_stack, read_record, signature_lines, versions_in
 from divco_tf.training import losses
 from divco_tf.training.experiment import load, open_run
@@ -281,3 +284,20 @@ def test_killed_at_random_moments_it_leaves_only_complete_versions(tmp_path):
     assert all(entry.name.isdecimal() for entry in tmp_path.iterdir())
     for folder in (tmp_path / str(last), following):
         tf.saved_model.load(str(folder))
+
+
+@pytest.mark.parametrize("trains", [True, False], ids=["native", "super-groups"])
+def test_a_grouped_network_needs_no_xla(trains, tmp_path, monkeypatch):
+    monkeypatch.setattr(grouped, "grouped_op_trains", lambda dtype: trains)
+    spec = ResNeXStSpec((1,), groups=2, base_width=8)
+    stack = build(spec=spec, copies=2, num_classes=3, input_shape=(8, 8, 3))
+    version = small_export(tmp_path, stack=stack)
+    graph = saved_model_pb2.SavedModel.FromString((version / "saved_model.pb").read_bytes()).meta_graphs[0].graph_def
+    functions = graph.library.function
+    nodes = [*graph.node, *(node for function in functions for node in function.node_def)]
+    assert any(node.op == "Conv2D" for node in nodes)
+    assert not any(item.attr["_XlaMustCompile"].b for item in (*nodes, *functions))
+    images = np.zeros((2, 8, 8, 3), np.float32)
+    served = tf.saved_model.load(str(version)).signatures["images"](tf.constant(images))
+    expected = losses.ensemble_probabilities(stack(PREPROCESSING.normalise(images)))
+    np.testing.assert_allclose(served["probabilities"], expected, rtol=1e-5)

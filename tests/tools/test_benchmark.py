@@ -1,4 +1,4 @@
-"""The step benchmark measures what it says, on a network small enough for a test."""
+"""The benchmarks measure what they say, on networks small enough for a test."""
 
 import functools
 import json
@@ -7,6 +7,7 @@ import keras
 import numpy as np
 import pytest
 
+from divco_tf.models.backbones.resnet import ResNeXtSpec
 from divco_tf.models.spec import branch_spec
 from divco_tf.models.template import build_network
 
@@ -94,11 +95,14 @@ def test_separate_models_are_trained_by_the_same_loss_as_the_stack():
     assert separate() == pytest.approx(2 * np.log(3), abs=0.05)
 
 
-def test_the_pytorch_twin_computes_what_the_keras_network_does():
+@pytest.mark.parametrize(
+    "spec", [branch_spec("wide_resnet10_2"), ResNeXtSpec((1, 1), width=16, base_width=16, groups=2)], ids=str
+)
+def test_the_pytorch_twin_computes_what_the_keras_network_does(spec):
     torch = pytest.importorskip("torch", reason="PyTorch is for comparison only, and not installed")
     from divco_tf.tools._torch_twin import TorchTwin
 
-    network = build_network(branch_spec("wide_resnet10_2"), **SIZES)
+    network = build_network(spec, **SIZES)
     rng = np.random.default_rng(1)
     for variable in network.variables:
         variable.assign(rng.uniform(0.2, 0.6, variable.shape) * (1 if variable.path.endswith("variance") else 0.3))
@@ -127,3 +131,27 @@ def test_the_pytorch_twin_computes_what_the_keras_network_does():
         image = rng.standard_normal((2, 8, 8, 3)).astype(np.float32)
         output = twin(torch.tensor(image.transpose(0, 3, 1, 2))).numpy()
     assert np.allclose(output, network(image).numpy(), atol=1e-4 * np.abs(output).max())
+
+
+def test_every_way_of_a_grouped_convolution_is_timed(monkeypatch):
+    from divco_tf.tools import _benchmark_grouped as benchmark
+
+    monkeypatch.setattr(benchmark, "NETWORKS", {})
+    monkeypatch.setattr(benchmark, "TURN", 0.0)
+    result = benchmark.run(rounds=2, report=lambda line: None, shapes={"tiny": ((1, 4, 4, 8), 2)})
+    systems = json.loads(json.dumps(result["systems"]))["tiny"]
+    assert len(result["rows"]) == len(systems) >= 6
+    for name, system in systems.items():
+        assert len(system["rounds"]) == (1 if name in benchmark.ONCE else 2)
+        assert min(system["first"], *system["rounds"]) > 0
+    assert systems[benchmark.OURS]["of_ours"] == 1
+
+
+def test_every_way_of_a_grouped_convolution_has_the_same_gradients():
+    from divco_tf.tools import _benchmark_grouped as benchmark
+
+    ways = {name: make for name, make in benchmark._convolutions((2, 4, 4, 8), 4) if name != benchmark.TORCH}
+    expected = ways[benchmark.OURS]()()
+    for name, make in ways.items():
+        for gradient, reference in zip(make()(), expected, strict=True):
+            np.testing.assert_allclose(gradient, reference, rtol=1e-4, atol=1e-4, err_msg=name)
