@@ -98,4 +98,9 @@ def backbone_of(spec: Any) -> Backbone:
     raise InputError(f"No backbone takes this spec. Received: {spec!r}; pass the spec of a registered backbone.")
 
 
-from divco_tf.models.backbones import resnet_cifar, wide_resnet_cifar  # noqa: E402, F401  (they register themselves)
+from divco_tf.models.backbones import (  # noqa: E402  (they register themselves)
+    keras_applications,  # noqa: F401
+    keras_cv,  # noqa: F401
+    resnet_cifar,  # noqa: F401
+    wide_resnet_cifar,  # noqa: F401
+)
