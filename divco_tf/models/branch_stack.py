@@ -126,8 +126,9 @@ class BranchStack(keras.Model):
                 dtype=variable.dtype,
                 initializer=_stacked_initializer(variable, split_factor, seed),
                 trainable=variable.trainable,
-                # Replicas would keep apart what they count themselves; the statistics are the mean over them.
-                aggregation="mean",
+                # Replicas would keep apart what they count themselves; the statistics are the mean over them. Whole
+                # numbers are the state of Keras's own random layers, which is the same on each.
+                aggregation="mean" if keras.backend.is_float_dtype(variable.dtype) else "only_first_replica",
                 autocast=False,
             )
         self.built = True
@@ -319,15 +320,23 @@ def _never_empty(batch: tf.Tensor) -> tf.Tensor:
 
 def _stacked_initializer(variable: keras.Variable, split_factor: int, seed: int) -> Callable:
     initializer = initializer_of(variable)
+    if not keras.backend.is_float_dtype(variable.dtype):
+        # (seed, counter) of one of Keras's random layers: each branch has masks of its own.
+        seeds = [_seed_of(variable, branch, seed) for branch in range(split_factor)]
+        return lambda shape, dtype: tf.constant([[own, 0] for own in seeds], dtype, shape)
     if "seed" not in getattr(initializer, "get_config", dict)():
         return lambda shape, dtype: tf.stack([tf.cast(initializer(shape[1:], dtype=dtype), dtype)] * split_factor)
 
     def draw(shape: Sequence[int], dtype: Any) -> tf.Tensor:
         values = []
         for branch in range(split_factor):
-            own = zlib.crc32(f"{seed}/{branch}/{variable.path}".encode()) & 0x7FFFFFFF
-            seeded = type(initializer).from_config({**initializer.get_config(), "seed": own})
+            config = {**initializer.get_config(), "seed": _seed_of(variable, branch, seed)}
+            seeded = type(initializer).from_config(config)
             values.append(seeded(shape[1:], dtype=dtype))
         return tf.stack(values)
 
     return draw
+
+
+def _seed_of(variable: keras.Variable, branch: int, seed: int) -> int:
+    return zlib.crc32(f"{seed}/{branch}/{variable.path}".encode()) & 0x7FFFFFFF

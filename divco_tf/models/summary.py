@@ -1,10 +1,12 @@
 """Parameters and multiply-adds, counted from shapes: no weights are built."""
 
 import dataclasses
+import functools
 import math
 from typing import Any
 
 import keras
+from keras.src.backend import compute_output_spec
 
 from divco_tf.models.divide import regularisation, widths
 from divco_tf.models.spec import branch_spec
@@ -114,15 +116,62 @@ def count_parameters(model: keras.Model) -> int:
 
 
 def count_multiply_adds(model: keras.Model) -> int:
-    """Multiply-adds of the convolutions and linear layers of a functional model, for one image."""
+    """Multiply-adds of the convolutions and linear layers of a functional model, for one image.
+
+    A layer counts as often as it is called, also inside nested models and layers made of layers.
+    """
     total = 0
-    for layer in model._flatten_layers(include_self=False):
-        if isinstance(layer, keras.layers.Dense):
-            total += math.prod(layer.kernel.shape)
-        elif isinstance(layer, (keras.layers.Conv2D, keras.layers.DepthwiseConv2D)):
-            height, width = layer.output.shape[1:3]
-            total += height * width * math.prod(layer.kernel.shape)
+    for nodes in model._nodes_by_depth.values():
+        for node in nodes:
+            layer = node.operation
+            if isinstance(layer, _COUNTED):
+                total += _multiply_adds(layer, node.outputs[0].shape)
+            elif isinstance(layer, keras.Layer) and (inner := _counted_inside(layer)):
+                total += _multiply_adds_inside(layer, inner, node.arguments)
     return total
+
+
+_COUNTED = (
+    keras.layers.Dense,
+    keras.layers.Conv2D,
+    keras.layers.DepthwiseConv2D,
+    keras.layers.SeparableConv2D,
+)
+
+
+def _counted_inside(layer: keras.Layer) -> list[keras.Layer]:
+    return [inner for inner in layer._flatten_layers(include_self=False) if isinstance(inner, _COUNTED)]
+
+
+def _multiply_adds(layer: keras.Layer, output_shape: tuple) -> int:
+    """Every weight of a kernel is used once at each position of the output [B, ..., C]."""
+    kernels = [weight.shape for weight in layer.trainable_weights if weight.name.endswith("kernel")]
+    return math.prod(output_shape[1:-1]) * sum(map(math.prod, kernels))
+
+
+def _multiply_adds_inside(outer: keras.Layer, counted: list[keras.Layer], arguments: Any) -> int:
+    """Calls `outer` on shapes; layers inside it have no output of their own to look at."""
+    totals = []
+
+    def watched(inner: keras.Layer) -> Any:
+        call = inner.call
+
+        @functools.wraps(call)
+        def watch(*args: Any, **kwargs: Any) -> Any:
+            output = call(*args, **kwargs)
+            totals.append(_multiply_adds(inner, output.shape))
+            return output
+
+        return watch
+
+    try:
+        for inner in counted:
+            inner.call = watched(inner)
+        compute_output_spec(outer.__call__, *arguments.args, **arguments.kwargs)
+    finally:
+        for inner in counted:
+            del inner.call
+    return sum(totals)
 
 
 def layer_table(template: keras.Model, *, copies: int, title: str, line_length: int = 100) -> str:

@@ -1,5 +1,8 @@
 """A backbone as one functional Keras model: with values, or as a template that has shapes only."""
 
+import contextlib
+from collections import defaultdict
+from collections.abc import Iterator
 from typing import Any
 
 import keras
@@ -10,7 +13,8 @@ from divco_tf.models import draws
 from divco_tf.models.backbones import Backbone, backbone_of
 
 PRECISIONS = ("float32", "mixed_bfloat16", "mixed_float16")
-_UNINITIALIZED = "uninitialized_variables"  # where Keras 3.15 lists the variables that a stateless scope deferred
+# Where Keras 3.15 lists the variables that a stateless scope deferred, and counts the names it gives to layers.
+_UNINITIALIZED, _NAMES = "uninitialized_variables", "object_name_uids"
 
 
 def build_network(
@@ -23,7 +27,7 @@ def build_network(
 ) -> keras.Model:
     """One network with values of its own: image [B, H, W, C] -> logits [B, num_classes]."""
     image = keras.Input(input_shape, name="image")
-    with _Precision(precision):
+    with _Precision(precision), _fresh_names():
         logits = backbone_of(spec).builder(spec, image, draw=None, num_classes=num_classes)
     return keras.Model(image, logits, name=name)
 
@@ -40,7 +44,7 @@ def build_template(
     # Keras gives the variables on its list values at the end of the next stateless scope: ours must not stay there.
     pending = list(global_state.get_global_attribute(_UNINITIALIZED, []))
     try:
-        with keras.StatelessScope(initialize_variables=False), _Precision(precision):
+        with keras.StatelessScope(initialize_variables=False), _Precision(precision), _fresh_names():
             image = keras.Input(input_shape, name="image")
             draw = keras.Input(draws.DRAW_SHAPE, dtype="uint64", name="draw")
             logits = backbone.builder(spec, image, draw=draw, num_classes=num_classes)
@@ -78,6 +82,17 @@ def _check_logits(backbone: Backbone, template: keras.Model, num_classes: int) -
         raise InputError(
             f"The builder of {backbone.name} does not return logits [B, {num_classes}]. Received: shape {shape}."
         )
+
+
+@contextlib.contextmanager
+def _fresh_names() -> Iterator[None]:
+    """Layers that a builder leaves unnamed are named alike in every build: initial values are drawn by name."""
+    counted = global_state.get_global_attribute(_NAMES)
+    global_state.set_global_attribute(_NAMES, defaultdict(int))
+    try:
+        yield
+    finally:
+        global_state.set_global_attribute(_NAMES, counted)
 
 
 class _Precision:

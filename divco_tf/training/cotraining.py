@@ -311,7 +311,11 @@ def _accumulate(part: Any, inputs: tuple, count: int, weights: list, statistics:
         return (
             index + 1,
             [total + new for total, new in zip(gradients, new_gradients, strict=True)],
-            [total + new / count for total, new in zip(means, new_statistics, strict=True)],
+            # Whole numbers are the state of Keras's own random layers.
+            [
+                total + new / count if new.dtype.is_floating else new
+                for total, new in zip(means, new_statistics, strict=True)
+            ],
             logits.write(index, new_logits),
         )
 

@@ -2,6 +2,8 @@ import dataclasses
 import json
 import time
 
+import keras
+import numpy as np
 import pytest
 
 from divco_tf.errors import InputError
@@ -69,6 +71,39 @@ def test_a_summary_counts_what_the_stack_has():
     summary = summarize("tiny", split_factor=2, num_classes=3, input_shape=(8, 8, 3))
     assert summary.parameters == count_parameters(stack) == 2 * count_parameters(stack.branch(0))
     assert summary.multiply_adds_per_branch == count_multiply_adds(stack.branch(0))
+
+
+class Block(keras.layers.Layer):
+    """A 1x1 convolution of 6 channels, called twice, a linear layer of 5 units, and one that is never called."""
+
+    def __init__(self):
+        super().__init__()
+        self.conv, self.dense = keras.layers.Conv2D(6, 1, use_bias=False), keras.layers.Dense(5)
+        self.unused = keras.layers.Dense(1000)
+
+    def build(self, shape):
+        self.conv.build((*shape[:-1], 6))
+        self.dense.build((*shape[:-1], 6))
+
+    def call(self, x):
+        return self.dense(self.conv(self.conv(x)))
+
+
+def test_each_call_of_a_layer_counts_wherever_it_stands():
+    image = keras.Input((4, 4, 6))
+    x = Block()(image)
+    counted = 16 * (6 * 6 * 2 + 6 * 5)
+    x = keras.Sequential([keras.layers.DepthwiseConv2D(3, strides=2), keras.layers.BatchNormalization()])(x)
+    counted += 1 * 9 * 5
+    x = keras.layers.SeparableConv2D(7, 3, padding="same")(x)
+    counted += 9 * 5 + 5 * 7
+    shared = keras.layers.Dense(7)
+    x = shared(shared(x))
+    counted += 2 * 7 * 7
+    assert count_multiply_adds(keras.Model(image, x)) == counted
+    model = keras.Model(image, keras.Model(image, x)(image))
+    assert count_multiply_adds(model) == counted
+    assert model(np.zeros((2, 4, 4, 6))).shape == (2, 1, 1, 7)
 
 
 def test_a_network_of_gigabytes_is_summed_up_at_once():

@@ -113,6 +113,8 @@ from divco_tf.models.backbones import (  # noqa: E402  (they register themselves
     densenet,  # noqa: F401
     efficientnet,  # noqa: F401
     efficientnet_cifar,  # noqa: F401
+    keras_applications,  # noqa: F401
+    keras_cv,  # noqa: F401
     pyramidnet,  # noqa: F401
     resnest,  # noqa: F401
     resnet,  # noqa: F401
