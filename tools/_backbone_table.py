@@ -5,6 +5,7 @@ from typing import TYPE_CHECKING
 
 from divco_tf.errors import InputError
 from divco_tf.models.backbones import BACKBONES
+from divco_tf.models.divide import widths
 from divco_tf.models.spec import branch_spec
 from divco_tf.tools._tables import markdown_table, table
 
@@ -25,6 +26,8 @@ _LARGE = """
 IMAGE_SIZES = dict.fromkeys(_LARGE.split(), 224) | {
     f"efficientnet_b{index}": size for index, size in enumerate((224, 240, 260, 300, 380, 456, 528, 600, 672))
 }
+# Those of keras.applications and keras-cv are for ImageNet too.
+IMAGE_SIZES |= {name: 224 for name in BACKBONES.names() if name.startswith("keras_")}
 
 _INTRODUCTION = """\
 # Backbones by split factor
@@ -33,7 +36,7 @@ Written by `divco-summarize --all --markdown`; a test keeps it current.
 
 Parameters and multiply-adds are of all S branches together, for one image: ImageNet's 1,000 classes at the size that a
 network was made for, or CIFAR-100's 100 at 32 pixels. Regularisation is each branch's. A split factor of 1, 2, 4 or 8
-that is not listed has no published division.
+that is not listed has no published division: `--rule budget` divides any of these networks by any number.
 """
 
 HEAD = ("backbone", "pixels", "S", "parameters", "multiply-adds", "regularisation")
@@ -47,10 +50,11 @@ def split_factors(name: str, tried: Iterable[int] = _TRIED) -> list[int]:
 def list_backbones() -> str:
     """Every name, and the forms of parametric ones, with the split factors they take. Needs no TensorFlow."""
     rows = []
-    for name in BACKBONES.names():
-        taken = split_factors(name)
-        rows.append((name, "any" if len(taken) == len(_TRIED) else ", ".join(map(str, taken))))
-    return "\n".join([table(("backbone", "split factors"), rows), *BACKBONES.shapes()])
+    for entry in BACKBONES.entries():
+        taken = split_factors(entry.name)
+        published = "any" if len(taken) == len(_TRIED) else ", ".join(map(str, taken))
+        rows.append((entry.name, published, "any" if widths(entry.spec) else "–"))
+    return "\n".join([table(("backbone", "split factors", "by --rule budget"), rows), *BACKBONES.shapes()])
 
 
 def summaries(names: Iterable[str], report: Callable[[str], None]) -> list["Summary"]:

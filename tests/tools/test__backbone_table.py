@@ -42,7 +42,8 @@ def test_sizes_on_the_page_are_the_references():
         if record["arch"] != "shake_resnet26_2x96d":  # whose unused shortcuts are not built
             assert int(parameters.replace(",", "")) == record["params_total"], record["key"]
         compared += 1
-    assert compared == len(PAGE)
+    wrapped = sum(name.startswith("keras_") for name, _ in PAGE)  # of other libraries: the reference has none
+    assert compared == len(PAGE) - wrapped and wrapped > 20
 
 
 @pytest.mark.parametrize("name", CHEAP)
@@ -72,7 +73,9 @@ def test_the_split_factors_listed_are_those_that_the_reference_builds():
 def test_the_list_needs_names_only():
     listed = dict(line.split(maxsplit=1) for line in list_backbones().splitlines() if len(line.split()) > 1)
     assert set(BACKBONES.names()) <= set(listed)
-    assert listed["resnet110"] == "1, 2, 4, 8, 16" and listed["wide_resnet28_10"] == "any"
+    assert listed["resnet110"].split(",")[-1].split() == ["16", "any"]
+    assert listed["wide_resnet28_10"].split() == ["any", "any"]
+    assert listed["keras_mobilenet"].split() == ["1", "any"]
 
 
 def test_progress_is_told_a_division_at_a_time():
