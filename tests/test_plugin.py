@@ -18,16 +18,7 @@ def environment(tmp_path_factory) -> dict[str, str]:
     """The environment of a process that has the plugin installed."""
     folder = tmp_path_factory.mktemp("plugin")
     shutil.copytree(PLUGIN, folder / "source")  # setuptools leaves its traces in the folder that it builds in
-    command = [
-        "-m",
-        "pip",
-        "install",
-        "--quiet",
-        "--no-deps",
-        "--no-build-isolation",
-        "--no-index",
-        "--disable-pip-version-check",
-    ]
+    command = ["-m", "pip", "install", "--quiet", "--no-deps", "--no-build-isolation", "--no-index"]
     target = ["--target", str(folder / "site"), str(folder / "source")]
     process = subprocess.run([sys.executable, *command, *target], capture_output=True, text=True)
     assert process.returncode == 0, process.stdout + process.stderr
