@@ -1,3 +1,4 @@
+import contextlib
 import dataclasses
 import math
 
@@ -58,10 +59,9 @@ def test_the_width_is_the_largest_whose_networks_keep_to_the_budget(cost, width,
 
 @given(costs, st.integers(64, 1000), st.integers(2, 16))
 def test_few_networks_are_counted(cost, width, split_factor):
-    try:
+    with contextlib.suppress(InputError):  # too many networks
         divide_by_budget(Spec(width), split_factor, count=cost)
-    finally:
-        assert len(cost.asked) <= 2 + 2 * math.log2(width / 0.25)
+    assert len(cost.asked) <= 2 + 2 * math.log2(width / 0.25)
 
 
 def test_deep_networks_take_about_five_counts():
