@@ -36,7 +36,7 @@ class EfficientNetSpec:
     The paper divides the unscaled channels by a table of its own, and rounds more finely afterwards.
     """
 
-    width: float = divided(kept, width=1 / 64, default=1.0)  # times all channels
+    width: float = divided(kept, width=1 / 512, default=1.0)  # times all channels
     depth: float = 1.0  # times the blocks of each stage, rounded up
     dropout: float = divided(by_sqrt_split, regulariser=True, default=0.2)  # before the classifier
     block_dropout: float = divided(by_sqrt_split, regulariser=True, default=0.0)  # of the last residual branch
