@@ -76,9 +76,9 @@ def test_a_network_of_gigabytes_answers_in_seconds(divco):
 
 
 def test_every_backbone_is_listed_with_its_split_factors(divco):
-    listed = [line.split(maxsplit=1) for line in divco("summarize", "--list").stdout.splitlines()]
+    listed = [line.split() for line in divco("summarize", "--list").stdout.splitlines()]
     assert set(BACKBONES.names()) <= {line[0] for line in listed} and ["wide_resnet<depth>_<width>"] in listed
-    assert ["resnet110", "1, 2, 4, 8, 16"] in listed
+    assert ["resnet110", "1,", "2,", "4,", "8,", "16", "any"] in listed
 
 
 def test_the_list_answers_at_once():

@@ -6,12 +6,12 @@ from typing import Any
 import keras
 import numpy as np
 import pytest
-import tensorflow as tf
 
 from divco_tf.models.backbones import register_backbone
 from divco_tf.models.branch_stack import BranchStack, build
 from divco_tf.training.cotraining import CoTrainingModel
 from divco_tf.training.optimizers import SGD
+from divco_tf.training.runtime import make_strategy
 from tests import tiny
 
 
@@ -66,8 +66,7 @@ def test_a_step_moves_their_counters_and_is_repeatable(options):
 
 
 def test_their_state_is_the_same_on_every_replica():
-    strategy = tf.distribute.MirroredStrategy(["CPU:0", "CPU:1"])
-    with strategy.scope():
+    with make_strategy("mirrored").scope():
         model = CoTrainingModel(keras_stack())
         model.compile(SGD(0.1))
     model.fit(*tiny.batch(), batch_size=8, epochs=2, verbose=0)
