@@ -1,7 +1,6 @@
 """ResNeSt and ResNeXSt: how they divide, how they begin, and that they train; split attention."""
 
 import dataclasses
-import json
 
 import keras
 import numpy as np
@@ -11,14 +10,11 @@ from divco_tf.errors import InputError
 from divco_tf.models import layers
 from divco_tf.models.backbones import BACKBONES
 from divco_tf.models.backbones.resnest import RESNESTS, RESNEXSTS, ResNeStSpec, ResNeXStSpec
-from divco_tf.models.branch_stack import BranchStack, build
 from divco_tf.models.divide import divide
 from divco_tf.models.layers import attention
 from tests import tiny
-from tests.models.siblings import SIBLINGS
+from tests.models.siblings import sibling_stack
 from tests.reference import load_json
-
-FAMILY = ("resnest", "resnexst")
 
 
 def test_only_groups_and_dropout_of_a_resnexst_are_divided():
@@ -56,29 +52,12 @@ def test_a_spec_checks_itself(spec, options, says):
     assert tiny.one_line(error.value, says=says)
 
 
-@pytest.fixture(scope="module", params=FAMILY)
-def sibling(request) -> BranchStack:
-    spec, input_shape = SIBLINGS[request.param]
-    return build(spec=spec, copies=2, num_classes=100, input_shape=input_shape, seed=3)
-
-
-def test_only_a_resnexst_pools_in_every_block(sibling):
+@pytest.mark.parametrize("name", ["resnest", "resnexst"])
+def test_only_a_resnexst_pools_in_every_block(name):
+    sibling = sibling_stack(name)
     pools = {layer.name: layer.strides[0] for layer in sibling.network.template.layers if layer.name.endswith(".avd")}
     later = {} if isinstance(sibling.spec, ResNeStSpec) else {"layer2.1.avd": 1}
     assert pools == {"layer2.0.avd": 2, **later}
-
-
-def test_a_spec_survives_json(sibling):
-    again = BranchStack.from_config(json.loads(json.dumps(sibling.get_config())))
-    assert again.spec == sibling.spec and type(again.spec) is type(sibling.spec)
-
-
-@pytest.mark.parametrize("side", [1, 2, 31])
-@pytest.mark.parametrize("name", FAMILY)
-def test_any_image_size_is_taken(name, side):
-    spec, _ = SIBLINGS[name]
-    stack = build(spec=spec, copies=1, num_classes=3, input_shape=(side, side + 2, 3))
-    assert np.all(np.isfinite(stack(np.ones((1, side, side + 2, 3), np.float32))))
 
 
 @pytest.mark.parametrize("radix", [1, 2, 3])

@@ -1,22 +1,16 @@
 """ResNets, ResNeXts and their squeeze-and-excitation forms: how they divide, and how they begin."""
 
 import dataclasses
-import json
 
-import numpy as np
 import pytest
 
 from divco_tf.errors import InputError
 from divco_tf.models.backbones import BACKBONES
 from divco_tf.models.backbones.resnet import ResNetSpec, WideResNet50Spec
 from divco_tf.models.backbones.senet import SENetSpec
-from divco_tf.models.branch_stack import BranchStack, build
 from divco_tf.models.divide import divide
 from tests import tiny
-from tests.models.siblings import SIBLINGS
 from tests.reference import load_json
-
-FAMILY = ("resnet", "resnext", "resnext_cifar", "se_resnet", "senet", "senet_cifar", "wide_resnet50", "wide_resnet101")
 
 
 def spec_of(name: str):
@@ -99,23 +93,3 @@ def test_a_spec_checks_itself(spec, options, says):
     with pytest.raises(InputError) as error:
         spec(**options)
     assert tiny.one_line(error.value, says=says)
-
-
-@pytest.fixture(scope="module", params=FAMILY)
-def sibling(request) -> BranchStack:
-    spec, input_shape = SIBLINGS[request.param]
-    return build(spec=spec, copies=2, num_classes=100, input_shape=input_shape, seed=3)
-
-
-def test_a_spec_survives_json(sibling):
-    config = json.loads(json.dumps(sibling.get_config()))
-    again = BranchStack.from_config(config)
-    assert again.spec == sibling.spec and type(again.spec) is type(sibling.spec)
-
-
-@pytest.mark.parametrize("side", [1, 2, 31])
-@pytest.mark.parametrize("name", FAMILY)
-def test_any_image_size_is_taken(name, side):
-    spec, _ = SIBLINGS[name]
-    stack = build(spec=spec, copies=1, num_classes=3, input_shape=(side, side + 2, 3))
-    assert np.all(np.isfinite(stack(np.ones((1, side, side + 2, 3), np.float32))))

@@ -1,5 +1,6 @@
 """Every family trains: on CPU, plain and under XLA."""
 
+import json
 import re
 
 import keras
@@ -7,6 +8,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
+from divco_tf.errors import InputError
 from divco_tf.models import draws
 from divco_tf.models.backbones import BACKBONES
 from divco_tf.models.branch_stack import BranchStack
@@ -77,6 +79,23 @@ def test_a_branch_alone_answers_as_in_its_stack_also_when_saved(trained, tmp_pat
     branch.save(tmp_path / "m.keras")
     for model in (branch, keras.models.load_model(tmp_path / "m.keras")):
         np.testing.assert_allclose(model(views), stack(views)[:, 1], rtol=1e-4, atol=1e-6)
+
+
+def test_a_spec_survives_json(trained):
+    stack, _ = trained
+    again = BranchStack.from_config(json.loads(json.dumps(stack.get_config())))
+    assert again.spec == stack.spec and type(again.spec) is type(stack.spec)
+
+
+@pytest.mark.parametrize("side", [1, 2, 31])
+@pytest.mark.parametrize("name", SIBLINGS)
+def test_any_image_size_is_taken(name, side):
+    if name == "densenet" and side < 4:
+        with pytest.raises(InputError, match=f"halves images twice. Received: {side}x{side + 2} pixels"):
+            sibling_stack(name, copies=1, input_shape=(side, side + 2, 3))
+        return
+    stack = sibling_stack(name, copies=1, input_shape=(side, side + 2, 3))
+    assert np.all(np.isfinite(stack(np.ones((1, side, side + 2, 3), np.float32))))
 
 
 def test_every_family_has_a_sibling():

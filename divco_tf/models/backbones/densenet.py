@@ -39,6 +39,10 @@ def densenet(spec: DenseNetSpec, image: Any, *, draw: Any, num_classes: int) -> 
 
     from divco_tf.models import layers
 
+    if min(image.shape[1:3]) < 4:
+        raise InputError(
+            f"A DenseNet halves images twice. Received: {image.shape[1]}x{image.shape[2]} pixels; pass 4x4 or more."
+        )
     x = layers.conv(image, 2 * spec.growth, 3, kernel_initializer=layers.FAN_IN_NORMAL, name="features.conv0")
     x = _norm_relu(x, name="features.norm0")
     blocks, depth = 3, (spec.depth - 4) // 6

@@ -75,8 +75,8 @@ def _shortcut(x: Any, width: int, *, stride: int, name: str) -> Any:
 
     from divco_tf.models import layers
 
-    shifted = keras.layers.Cropping2D(((1, 0), (1, 0)), name=f"{name}.crop")(x)
-    shifted = keras.layers.ZeroPadding2D(((0, 1), (0, 1)), name=f"{name}.pad")(shifted)
+    shifted = keras.layers.ZeroPadding2D(((0, 1), (0, 1)), name=f"{name}.pad")(x)
+    shifted = keras.layers.Cropping2D(((1, 0), (1, 0)), name=f"{name}.crop")(shifted)
     one = layers.conv(x, width // 2, 1, stride=stride, name=f"{name}.conv1")
     other = layers.conv(shifted, width - width // 2, 1, stride=stride, name=f"{name}.conv2")
     return layers.norm(keras.layers.Concatenate(name=f"{name}.concat")([one, other]), name=f"{name}.bn")
