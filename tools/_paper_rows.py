@@ -109,13 +109,15 @@ def count_like_summary(model: "keras.Model") -> int:
     addition less than multiplications. (It divides those savings by the groups.)"""
     import keras
 
+    from divco_tf.models.summary import layer_multiply_adds
+
     total = 0
     for layer, outputs in _layers(model):
         if isinstance(layer, keras.layers.Dense):
-            total += 2 * math.prod(layer.kernel.shape)
+            total += 2 * layer_multiply_adds(layer, layer.output.shape)
         elif isinstance(layer, keras.layers.Conv2D | keras.layers.DepthwiseConv2D):
             saved = 0 if layer.use_bias else outputs // _groups(layer)
-            total += 2 * _multiply_adds(layer, outputs) - saved
+            total += 2 * layer_multiply_adds(layer, layer.output.shape) - saved
         elif isinstance(layer, keras.layers.BatchNormalization):
             total += 2 * outputs
     return total
@@ -125,13 +127,15 @@ def count_like_thop(model: "keras.Model", backbone: str) -> int:
     """What thop (the authors' copy of pytorch-OpCounter) counts as multiply-adds of a network of theirs."""
     import keras
 
+    from divco_tf.models.summary import layer_multiply_adds
+
     unseen = next((layers for names, layers in _POOLED_UNSEEN.items() if re.match(names, backbone)), None)
     total = 0
     for layer, outputs in _layers(model):
         if isinstance(layer, keras.layers.Dense):
-            total += math.prod(layer.kernel.shape)
+            total += layer_multiply_adds(layer, layer.output.shape)
         elif isinstance(layer, keras.layers.Conv2D | keras.layers.DepthwiseConv2D):
-            total += _multiply_adds(layer, outputs) + outputs * layer.use_bias
+            total += layer_multiply_adds(layer, layer.output.shape) + outputs * layer.use_bias
         elif isinstance(layer, keras.layers.BatchNormalization):
             total += 2 * outputs
         elif isinstance(layer, keras.layers.AveragePooling2D):
@@ -207,9 +211,3 @@ def _layers(model: "keras.Model") -> Iterable[tuple["keras.layers.Layer", int]]:
 
 def _groups(layer: "keras.layers.Layer") -> int:
     return getattr(layer, "groups", layer.input.shape[-1])  # a depthwise convolution has a group a channel
-
-
-def _multiply_adds(layer: "keras.layers.Layer", outputs: int) -> int:
-    height, width, *channels = layer.kernel.shape
-    inputs = channels[0] if hasattr(layer, "groups") else 1
-    return outputs * height * width * inputs

@@ -125,7 +125,7 @@ def count_multiply_adds(model: keras.Model) -> int:
         for node in nodes:
             layer = node.operation
             if isinstance(layer, _COUNTED):
-                total += _multiply_adds(layer, node.outputs[0].shape)
+                total += layer_multiply_adds(layer, node.outputs[0].shape)
             elif isinstance(layer, keras.Layer) and (inner := _counted_inside(layer)):
                 total += _multiply_adds_inside(layer, inner, node.arguments)
     return total
@@ -143,8 +143,8 @@ def _counted_inside(layer: keras.Layer) -> list[keras.Layer]:
     return [inner for inner in layer._flatten_layers(include_self=False) if isinstance(inner, _COUNTED)]
 
 
-def _multiply_adds(layer: keras.Layer, output_shape: tuple) -> int:
-    """Every weight of a kernel is used once at each position of the output [B, ..., C]."""
+def layer_multiply_adds(layer: keras.Layer, output_shape: tuple) -> int:
+    """Of one call of a convolution or linear layer: each weight of a kernel counts once a position of [B, ..., C]."""
     kernels = [weight.shape for weight in layer.trainable_weights if weight.name.endswith("kernel")]
     return math.prod(output_shape[1:-1]) * sum(map(math.prod, kernels))
 
@@ -159,7 +159,7 @@ def _multiply_adds_inside(outer: keras.Layer, counted: list[keras.Layer], argume
         @functools.wraps(call)
         def watch(*args: Any, **kwargs: Any) -> Any:
             output = call(*args, **kwargs)
-            totals.append(_multiply_adds(inner, output.shape))
+            totals.append(layer_multiply_adds(inner, output.shape))
             return output
 
         return watch

@@ -52,7 +52,7 @@ def keras_mobilenet(spec: MobileNetSpec, image: Any, *, draw: Any, num_classes: 
 class EfficientNetV2Spec:
     """EfficientNetV2 (arXiv 2104.00298)."""
 
-    blocks: str  # the table of blocks, by Keras's name
+    blocks: str  # the table of blocks, by the library's name
     width_coefficient: float = divided(width=0.001, default=1.0)
     depth_coefficient: float = 1.0
     depth_divisor: int = 1  # of all numbers of channels; at a width of 1 all have 8, and less divides more finely
@@ -64,17 +64,18 @@ class EfficientNetV2Spec:
             raise InputError(f"The width is not positive. Received: {self.width_coefficient}; pass 1.0, say.")
 
 
+EFFICIENTNET_SCALES = {  # width and depth coefficients, divisor
+    "b0": (1.0, 1.0),
+    "b1": (1.0, 1.1),
+    "b2": (1.1, 1.2, 8),
+    "b3": (1.2, 1.4, 8),
+    "s": (1.0, 1.0),
+    "m": (1.0, 1.0),
+    "l": (1.0, 1.0),
+}
 EFFICIENTNETS = {
-    f"keras_efficientnet_v2_{variant}": EfficientNetV2Spec(f"efficientnetv2-{variant}", *coefficients)
-    for variant, coefficients in {
-        "b0": (1.0, 1.0),
-        "b1": (1.0, 1.1),
-        "b2": (1.1, 1.2, 8),
-        "b3": (1.2, 1.4, 8),
-        "s": (1.0, 1.0),
-        "m": (1.0, 1.0),
-        "l": (1.0, 1.0),
-    }.items()
+    f"keras_efficientnet_v2_{variant}": EfficientNetV2Spec(f"efficientnetv2-{variant}", *scale)
+    for variant, scale in EFFICIENTNET_SCALES.items()
 }
 
 

@@ -9,7 +9,7 @@ import dataclasses
 from typing import Any
 
 from divco_tf.errors import InputError
-from divco_tf.models.backbones import register_backbones
+from divco_tf.models.backbones import keras_applications, register_backbones
 from divco_tf.models.divide import by_sqrt_split, divided
 
 
@@ -193,28 +193,13 @@ _EFFICIENTNET_STAGES = {  # repeats, input and output channels, expansion, squee
 
 
 @dataclasses.dataclass(frozen=True)
-class EfficientNetV2Spec:
-    """EfficientNetV2 (Tan and Le, arXiv 2104.00298)."""
-
-    stages: str  # the table of blocks: "b", "s", "m" or "l"
-    width_coefficient: float = divided(width=0.001, default=1.0)
-    depth_coefficient: float = 1.0
-    depth_divisor: int = 1  # of all numbers of channels; at a width of 1 all have 8, and less divides more finely
-    drop_connect: float = divided(by_sqrt_split, regulariser=True, default=0.2)  # of the last block; by Keras's layers
-    dropout: float = divided(by_sqrt_split, regulariser=True, default=0.2)  # before the classifier
-
-    def __post_init__(self) -> None:
-        _check_width(self.width_coefficient)
+class EfficientNetV2Spec(keras_applications.EfficientNetV2Spec):
+    """EfficientNetV2 as keras-cv builds it; `blocks` is one of the tables above."""
 
 
 EFFICIENTNETS = {
-    "keras_cv_efficientnet_v2_b0": EfficientNetV2Spec("b"),
-    "keras_cv_efficientnet_v2_b1": EfficientNetV2Spec("b", 1.0, 1.1),
-    "keras_cv_efficientnet_v2_b2": EfficientNetV2Spec("b", 1.1, 1.2, 8),
-    "keras_cv_efficientnet_v2_b3": EfficientNetV2Spec("b", 1.2, 1.4, 8),
-    "keras_cv_efficientnet_v2_s": EfficientNetV2Spec("s"),
-    "keras_cv_efficientnet_v2_m": EfficientNetV2Spec("m"),
-    "keras_cv_efficientnet_v2_l": EfficientNetV2Spec("l"),
+    f"keras_cv_efficientnet_v2_{variant}": EfficientNetV2Spec(variant[0], *scale)
+    for variant, scale in keras_applications.EFFICIENTNET_SCALES.items()
 }
 
 
@@ -225,7 +210,7 @@ def keras_cv_efficientnet_v2(spec: EfficientNetV2Spec, image: Any, *, draw: Any,
 
     columns = ("num_repeats", "input_filters", "output_filters", "expansion_ratios")
     columns += ("squeeze_and_excite_ratios", "strides", "conv_types")
-    stages = _EFFICIENTNET_STAGES[spec.stages]
+    stages = _EFFICIENTNET_STAGES[spec.blocks]
     network = keras_cv.models.EfficientNetV2Backbone(
         **_stackwise(columns, stages),
         stackwise_kernel_sizes=[3] * len(stages),

@@ -42,6 +42,7 @@ def conv(
 ) -> Any:
     """Convolution, [B, H, W, C] -> [B, ceil(H / stride), ceil(W / stride), filters].
 
+    `filters` is rounded to a whole number from 1, so that the budget rule may choose fractions of a width.
     `padding` "symmetric" puts the same zeros on both sides, as PyTorch does; "same" is TensorFlow's, which pads more at
     the end where a stride makes the padding uneven.
     """
