@@ -127,7 +127,10 @@ def _parse_flags(argv: Sequence[str], *, program: str, description: str, command
     try:
         _, *arguments = flags.FLAGS(argv)
     except flags.Error as error:
-        _fail(program, f"{re.sub(r'^flag --[^:]*: ', '', str(error))} {program} --help lists the flags.")
+        _fail(
+            program,
+            f"{re.sub(r'^flag --[^:]*: ', '', str(error), flags=re.MULTILINE)} {program} --help lists the flags.",
+        )
     if commands and not arguments:
         _fail(program, f"Say what to do. Received: no command; one of {', '.join(commands)} works.")
     if commands and arguments[0] not in commands:

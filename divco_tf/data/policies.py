@@ -84,7 +84,7 @@ def get_policy(name: str) -> ViewPolicy:
     if name in MISSING:
         needs, closest = MISSING[name]
         raise InputError(
-            f"The view policy {name} needs {needs}, which is not there yet (the views issue brings it). "
+            f"The view policy {name} needs {needs}, which is not there yet. "
             f'Received: {name}; views="{closest}" works now, and trains otherwise than the paper did.'
         )
     if name not in POLICIES:

@@ -51,6 +51,11 @@ def test_a_policy_that_is_not_there_yet_names_one_that_is(name):
     with pytest.raises(InputError) as caught:
         get_policy(name)
     message = str(caught.value)
-    assert name not in POLICIES and f"Received: {name};" in message and "views issue" in message and "\n" not in message
+    assert (
+        name not in POLICIES
+        and f"Received: {name};" in message
+        and "which is not there yet. " in message
+        and "\n" not in message
+    )
     closest = MISSING[name][1]
     assert f'views="{closest}" works now' in message and get_policy(closest) == POLICIES[closest]
