@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from divco_tf.data import image_ops
+from divco_tf.data.image_ops.basic import mix
 from divco_tf.errors import InputError
 
 _MIXUP = 2  # sets these draws apart from the permutation of an epoch
@@ -44,4 +44,4 @@ def mixup(
     if alpha == 0:
         return views, labels
     share, partners = draw_mixup(seed=seed, step=step, batch_size=len(views), alpha=alpha)
-    return image_ops.mix(views, partners, share), image_ops.mix(labels, partners, share)
+    return mix(views, partners, share), mix(labels, partners, share)

@@ -14,10 +14,12 @@ from collections.abc import Callable, Iterator
 import numpy as np
 import tensorflow as tf
 
-from divco_tf.data import image_ops, mixing
+from divco_tf.data import mixing
+from divco_tf.data.image_ops.random_numbers import view_keys
 from divco_tf.data.policies import ViewPolicy
 from divco_tf.data.preprocessing import Preprocessing
 from divco_tf.data.sources import Source
+from divco_tf.data.views import make_views
 from divco_tf.errors import InputError
 
 _PERMUTATION = 1  # sets these draws apart from mixup's
@@ -100,14 +102,14 @@ class ViewPipeline:
           InputError: the step is negative, or an image cannot be read.
         """
         indices = self.indices_at(step)
-        keys = image_ops.view_keys(
+        keys = view_keys(
             seed=self.seed,
             step=step,
             batch_size=self.batch_size,
             split_factor=1 if self.identical_views else self.split_factor,
         )
         images = self.source.read_batch(indices)
-        views = image_ops.make_views(images, keys, policy=self.policy, mean=self.mean, std=self.std)
+        views = make_views(images, keys, policy=self.policy, mean=self.mean, std=self.std)
         labels = np.zeros((self.batch_size, self.source.num_classes), np.float32)
         labels[np.arange(self.batch_size), self.source.labels[indices]] = 1
         views, labels = mixing.mixup(views, labels, seed=self.seed, step=step, alpha=self.mixup_alpha)

@@ -10,8 +10,9 @@ import tensorflow as tf
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from divco_tf.data import image_ops
+from divco_tf.data.image_ops import basic, random_numbers, view
 from divco_tf.data.policies import POLICIES, Erasing, ViewPolicy
+from divco_tf.data.views import make_views
 from divco_tf.errors import InputError
 
 MEAN, STD = (0.4914, 0.4822, 0.4465), (0.2023, 0.1994, 0.2010)
@@ -66,7 +67,7 @@ def plain_view(image: np.ndarray, key: int, policy: ViewPolicy) -> np.ndarray:
 
 
 def views_of(images: np.ndarray, keys: np.ndarray, policy: ViewPolicy) -> np.ndarray:
-    return image_ops.make_views(images, keys, policy=policy, mean=MEAN, std=STD)
+    return make_views(images, keys, policy=policy, mean=MEAN, std=STD)
 
 
 @settings(deadline=None, max_examples=60)
@@ -81,7 +82,7 @@ def views_of(images: np.ndarray, keys: np.ndarray, policy: ViewPolicy) -> np.nda
 def test_a_view_is_that_of_the_plain_implementation(seed, height, width, pad, flip, erasing):
     policy = ViewPolicy(pad=pad, flip=flip, erasing=erasing)
     images = np.random.default_rng(seed).integers(0, 256, (2, height, width, 3), np.uint8)
-    keys = image_ops.view_keys(seed=seed, step=3, batch_size=2, split_factor=2)
+    keys = random_numbers.view_keys(seed=seed, step=3, batch_size=2, split_factor=2)
     views = views_of(images, keys, policy)
     assert views.shape == (2, 2, height, width, 3) and views.dtype == np.float32
     for position in range(2):
@@ -93,7 +94,7 @@ def test_a_view_is_that_of_the_plain_implementation(seed, height, width, pad, fl
 @settings(deadline=None, max_examples=30)
 @given(seed=seeds, step=st.integers(0, 2**40), position=st.integers(0, 5), branch=st.integers(0, 3))
 def test_a_key_is_a_hash_of_seed_step_position_and_branch(seed, step, position, branch):
-    keys = image_ops.view_keys(seed=seed, step=step, batch_size=6, split_factor=4)
+    keys = random_numbers.view_keys(seed=seed, step=step, batch_size=6, split_factor=4)
     expected = 0
     for part in (int.from_bytes(b"views", "big"), seed, step, position, branch):
         expected = plain_fold(expected, part)
@@ -101,19 +102,19 @@ def test_a_key_is_a_hash_of_seed_step_position_and_branch(seed, step, position, 
 
 
 def test_a_batch_prefix_has_the_same_keys_whatever_follows():
-    large = image_ops.view_keys(seed=1, step=2, batch_size=8, split_factor=4)
-    np.testing.assert_array_equal(large[:3, :2], image_ops.view_keys(seed=1, step=2, batch_size=3, split_factor=2))
+    large = random_numbers.view_keys(seed=1, step=2, batch_size=8, split_factor=4)
+    np.testing.assert_array_equal(large[:3, :2], random_numbers.view_keys(seed=1, step=2, batch_size=3, split_factor=2))
 
 
 def test_seeds_may_be_negative_and_differ():
-    keys = [image_ops.view_keys(seed=seed, step=0, batch_size=1, split_factor=1)[0, 0] for seed in (-1, 0, 1)]
+    keys = [random_numbers.view_keys(seed=seed, step=0, batch_size=1, split_factor=1)[0, 0] for seed in (-1, 0, 1)]
     assert len(set(keys)) == 3
 
 
 def test_crops_flips_and_erasings_are_as_frequent_as_they_should_be():
-    keys = image_ops.view_keys(seed=0, step=0, batch_size=5000, split_factor=4).ravel()
-    tops = np.array([image_ops.below(key, np.uint64(0), 9) for key in keys])
-    flips = np.array([image_ops.uniform(key, np.uint64(2)) < 0.5 for key in keys])
+    keys = random_numbers.view_keys(seed=0, step=0, batch_size=5000, split_factor=4).ravel()
+    tops = np.array([random_numbers.below(key, np.uint64(0), 9) for key in keys])
+    flips = np.array([random_numbers.uniform(key, np.uint64(2)) < 0.5 for key in keys])
     counts = np.bincount(tops, minlength=9)
     # Chi-square with 8 degrees of freedom: 26.1 at p = 0.001. Binomial: 4 standard deviations.
     assert ((counts - len(keys) / 9) ** 2 / (len(keys) / 9)).sum() < 26.1
@@ -136,7 +137,7 @@ def test_crops_flips_and_erasings_are_as_frequent_as_they_should_be():
 def test_holes_at_32_pixels_have_the_references_sizes(name, smallest, largest):
     policy = ViewPolicy(pad=0, flip=False, erasing=POLICIES[name].erasing)
     images = np.full((200, 32, 32, 3), 255, np.uint8)
-    views = views_of(images, image_ops.view_keys(seed=3, step=0, batch_size=200, split_factor=1), policy)[:, 0]
+    views = views_of(images, random_numbers.view_keys(seed=3, step=0, batch_size=200, split_factor=1), policy)[:, 0]
     holes = (views == 0).all(axis=-1)
     erased = holes.any(axis=(1, 2))
     assert 70 < erased.sum() < 130
@@ -149,7 +150,7 @@ def test_holes_at_32_pixels_have_the_references_sizes(name, smallest, largest):
 def test_a_hole_that_never_fits_leaves_the_view_unchanged():
     policy = ViewPolicy(pad=0, flip=False, erasing=Erasing(probability=1.0, area=(1.0, 1.0), aspect=(1.0, 1.0)))
     images = np.full((4, 8, 8, 3), 255, np.uint8)
-    views = views_of(images, image_ops.view_keys(seed=0, step=0, batch_size=4, split_factor=1), policy)
+    views = views_of(images, random_numbers.view_keys(seed=0, step=0, batch_size=4, split_factor=1), policy)
     assert (views != 0).all()
 
 
@@ -160,15 +161,16 @@ def test_a_padding_wider_than_the_image_is_refused():
 
 def test_read_only_and_strided_images_give_the_same_views_and_no_second_compilation():
     images = np.random.default_rng(0).integers(0, 256, (4, 8, 8, 3), np.uint8)
-    keys = image_ops.view_keys(seed=0, step=0, batch_size=4, split_factor=2)
+    keys = random_numbers.view_keys(seed=0, step=0, batch_size=4, split_factor=2)
     expected = views_of(images, keys, ViewPolicy())
     frozen = images.copy()
     frozen.flags.writeable = False
     np.testing.assert_array_equal(views_of(frozen, keys, ViewPolicy()), expected)
     np.testing.assert_array_equal(views_of(np.repeat(images, 2, axis=0)[::2], keys, ViewPolicy()), expected)
     # Processes that fill the cache at once may only overwrite each other's files with the same code.
-    image_ops.mix(expected, np.arange(4), 0.5)
-    kernels = [value for value in vars(image_ops).values() if hasattr(value, "signatures")]
+    basic.mix(expected, np.arange(4), 0.5)
+    modules = (basic, random_numbers, view)
+    kernels = [value for module in modules for value in vars(module).values() if hasattr(value, "signatures")]
     assert len(kernels) >= 8
     assert all(len(kernel.signatures) <= 1 for kernel in kernels)
 
@@ -178,7 +180,7 @@ def test_kernels_give_the_same_in_threads_and_inside_tf_data():
     policy = POLICIES["svhn_no_autoaugment"]
 
     def at(step: int) -> np.ndarray:
-        return views_of(images, image_ops.view_keys(seed=9, step=step, batch_size=6, split_factor=3), policy)
+        return views_of(images, random_numbers.view_keys(seed=9, step=step, batch_size=6, split_factor=3), policy)
 
     expected = [at(step) for step in range(12)]
     with concurrent.futures.ThreadPoolExecutor(6) as pool:
@@ -189,9 +191,15 @@ def test_kernels_give_the_same_in_threads_and_inside_tf_data():
     np.testing.assert_array_equal(list(inside.as_numpy_iterator()), expected)
 
 
+def test_a_changed_file_of_kernels_makes_every_cached_kernel_stale():
+    # numba by itself would stamp a kernel with the file it stands in, and keep code inlined from another one.
+    stamp = view.fill_views._cache._cache_file._source_stamp
+    assert {"basic.py", "random_numbers.py", "view.py"} <= {name for name, *_ in stamp}
+
+
 def test_a_kernel_compiles_where_no_folder_can_hold_the_cache(monkeypatch):
     monkeypatch.setattr(numba.core.caching.CacheImpl, "_locator_classes", [])
-    assert image_ops.kernel(lambda number: number + 1)(41) == 42
+    assert random_numbers.kernel(lambda number: number + 1)(41) == 42
 
 
 @settings(deadline=None, max_examples=20)
@@ -200,6 +208,6 @@ def test_mix_is_the_weighted_sum(seed, size, share):
     generator = np.random.default_rng(seed)
     values = generator.normal(size=(size, 2, 3, 3, 3)).astype(np.float32)
     partners = generator.permutation(size)
-    mixed = image_ops.mix(values, partners, share)
+    mixed = basic.mix(values, partners, share)
     assert mixed.dtype == np.float32
     np.testing.assert_allclose(mixed, share * values + (1 - share) * values[partners], atol=1e-6)
