@@ -29,10 +29,12 @@ class Registry(Generic[Entry]):
       noun: what an entry is, for messages ("backbone").
       entry_points: the group of entry points under which other packages announce theirs. An entry
         point names a module (or anything in one) whose import registers the entries.
+      listed_by: the command that shows all entries, for messages.
     """
 
-    def __init__(self, noun: str, *, entry_points: str | None = None) -> None:
+    def __init__(self, noun: str, *, entry_points: str | None = None, listed_by: str | None = None) -> None:
         self.noun = noun
+        self._listed = f" {listed_by} shows every {noun}." if listed_by else ""
         self._group = entry_points
         self._entries: dict[str, Entry] = {}
         self._parsers: list[tuple[str, Callable[[str], Entry | None]]] = []
@@ -64,20 +66,21 @@ class Registry(Generic[Entry]):
         Raises:
           InputError: nothing is called so.
         """
-        entry = self._find(name)
-        if entry is None:
-            self._load_plugins(only=name)
-            entry = self._find(name)
-        if entry is None:
+        if not self.has(name):
             self._load_plugins()
-            entry = self._find(name)
+        entry = self._find(name)
         if entry is None:
             shapes = "".join(f" Also any {shape}." for shape, _ in self._parsers)
             raise InputError(
-                f"Unknown {self.noun}. Received: {name}.{did_you_mean(name, self._entries)}{shapes}"
-                f" divco-summarize --list shows every {self.noun}."
+                f"Unknown {self.noun}. Received: {name}.{did_you_mean(name, self._entries)}{shapes}{self._listed}"
             )
         return entry
+
+    def has(self, name: str) -> bool:
+        """Whether an entry is called `name`, here or in the plugin of that name."""
+        if self._find(name) is None:
+            self._load_plugins(only=name)
+        return self._find(name) is not None
 
     def names(self) -> tuple[str, ...]:
         """All names, plugins included, sorted; the forms of parametric names are not among them."""

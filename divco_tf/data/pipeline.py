@@ -19,7 +19,7 @@ from divco_tf.data.image_ops.random_numbers import view_keys
 from divco_tf.data.policies import ViewPolicy
 from divco_tf.data.preprocessing import Preprocessing
 from divco_tf.data.sources import Source
-from divco_tf.data.views import make_views
+from divco_tf.data.views import ViewMaker
 from divco_tf.errors import InputError
 
 _PERMUTATION = 1  # sets these draws apart from mixup's
@@ -75,7 +75,7 @@ class ViewPipeline:
         policy.check_size(image_size, image_size)
         self.source, self.policy, self.seed = source, policy, seed
         self.batch_size, self.split_factor, self.image_size = batch_size, split_factor, image_size
-        self.mean, self.std = preprocessing.mean, preprocessing.std
+        self._make_views = ViewMaker(policy, mean=preprocessing.mean, std=preprocessing.std)
         self.mixup_alpha, self.identical_views = mixup_alpha, identical_views
         # Two epochs, since threads at the turn of an epoch ask for either.
         self._permutation = functools.lru_cache(maxsize=2)(self._draw_permutation)
@@ -109,7 +109,7 @@ class ViewPipeline:
             split_factor=1 if self.identical_views else self.split_factor,
         )
         images = self.source.read_batch(indices)
-        views = make_views(images, keys, policy=self.policy, mean=self.mean, std=self.std)
+        views = self._make_views(images, keys)
         labels = np.zeros((self.batch_size, self.source.num_classes), np.float32)
         labels[np.arange(self.batch_size), self.source.labels[indices]] = 1
         views, labels = mixing.mixup(views, labels, seed=self.seed, step=step, alpha=self.mixup_alpha)

@@ -2,6 +2,7 @@
 
 import dataclasses
 
+from divco_tf.data.augmentations import get_augmentation
 from divco_tf.errors import InputError
 from divco_tf.registry import did_you_mean
 
@@ -28,16 +29,49 @@ class Erasing:
 
 
 @dataclasses.dataclass(frozen=True)
+class ResizedCrop:
+    """A random part of the stored image, resized (bicubic, antialiased) to the views' size.
+
+    The draw is torchvision's RandomResizedCrop: the area is uniform, the aspect log-uniform, and the first of ten
+    attempts that fits counts; otherwise the centre.
+    """
+
+    area: tuple[float, float] = (0.1, 1.0)  # share of the image, from ... to
+    aspect: tuple[float, float] = (3 / 4, 4 / 3)  # width / height, from ... to
+
+    def __post_init__(self) -> None:
+        for name, (low, high), most in (("area", self.area, 1.0), ("aspect", self.aspect, float("inf"))):
+            if not 0 < low <= high <= most:
+                raise InputError(
+                    f"The {name} of crops is a range. Received: {(low, high)}; 0 < from <= to <= {most:g} would work."
+                )
+
+
+@dataclasses.dataclass(frozen=True)
 class ViewPolicy:
-    """One view: a crop after zero padding, a mirror image half the time, normalisation, erasing."""
+    """One view: a crop, a mirror image half the time, augmentations, normalisation, erasing; in this order.
+
+    The crop is `resized_crop` of the stored image, or else one after zero padding by `pad`. An augmentation is named:
+    a table of `augmentations.AUGMENTATIONS` ("auto_augment_cifar10"), RandAugment's configuration ("rand-m9-mstd0.5"),
+    or an operation of the user's.
+    """
 
     pad: int = 4  # pixels a side, black
     flip: bool = True  # left-right, with probability 1/2
+    augment: tuple[str, ...] = ()
     erasing: Erasing | None = None
+    resized_crop: ResizedCrop | None = None
 
     def __post_init__(self) -> None:
         if self.pad < 0:
             raise InputError(f"A padding in pixels. Received: {self.pad}; 0 (no cropping) or more would work.")
+        if self.pad and self.resized_crop:
+            raise InputError(
+                f"A view is cropped in one way. Received: pad={self.pad} and resized_crop; pad=0 would work."
+            )
+        object.__setattr__(self, "augment", tuple([self.augment] if isinstance(self.augment, str) else self.augment))
+        for name in self.augment:
+            get_augmentation(name)
 
     def check_size(self, height: int, width: int) -> None:
         """Refuses images (of these pixels) that the padding is too wide for.
@@ -52,41 +86,40 @@ class ViewPolicy:
             )
 
 
-# The ranges of erasing are those the paper's authors use for each dataset, here without their AutoAugment.
-# Digits read differently in a mirror; SVHN is mirrored all the same, as in the paper's experiments.
+# What the paper's authors do to each dataset's images, and the same without AutoAugment. Digits read differently in a
+# mirror; SVHN is mirrored all the same, as in the paper's experiments.
+_CIFAR10 = ViewPolicy(erasing=Erasing(area=(0.125, 0.2), aspect=(0.99, 1.0)))
+_CIFAR100 = ViewPolicy(erasing=Erasing(area=(0.0625, 0.1), aspect=(0.99, 1.0)))
+_SVHN = ViewPolicy(erasing=Erasing(area=(0.125, 0.25), aspect=(0.9, 1.1)))
+_IMAGENET = ViewPolicy(pad=0, resized_crop=ResizedCrop(), erasing=Erasing(area=(0.05, 0.12), aspect=(0.5, 1.5)))
+
 POLICIES = {
     "none": ViewPolicy(pad=0, flip=False),
     "crop_flip": ViewPolicy(),
     "digits": ViewPolicy(pad=1, flip=False),
-    "cifar10_no_autoaugment": ViewPolicy(erasing=Erasing(area=(0.125, 0.2), aspect=(0.99, 1.0))),
-    "cifar100_no_autoaugment": ViewPolicy(erasing=Erasing(area=(0.0625, 0.1), aspect=(0.99, 1.0))),
-    "svhn_no_autoaugment": ViewPolicy(erasing=Erasing(area=(0.125, 0.25), aspect=(0.9, 1.1))),
+    "cifar10": dataclasses.replace(_CIFAR10, augment="auto_augment_cifar10"),
+    "cifar100": dataclasses.replace(_CIFAR100, augment="auto_augment_cifar10"),
+    "svhn": dataclasses.replace(_SVHN, augment="auto_augment_svhn"),
+    "cifar10_no_autoaugment": _CIFAR10,
+    "cifar100_no_autoaugment": _CIFAR100,
+    "svhn_no_autoaugment": _SVHN,
+    "imagenet": _IMAGENET,
+    "imagenet_autoaugment": dataclasses.replace(_IMAGENET, augment="auto_augment_imagenet"),
+    "imagenet_rand_m6": dataclasses.replace(_IMAGENET, augment="rand-m6-mstd0.5"),
+    "imagenet_rand_m9": dataclasses.replace(_IMAGENET, augment="rand-m9-mstd0.5"),
+    "resized_crop": ViewPolicy(pad=0, resized_crop=ResizedCrop()),
     "image_folder": ViewPolicy(pad=28),  # an eighth of 224, as 4 is of 32
-}
-
-# Policies of the paper's rows whose operations are not there yet: what they need, and the closest policy that is there.
-MISSING = {
-    "cifar10": ("AutoAugment", "cifar10_no_autoaugment"),
-    "cifar100": ("AutoAugment", "cifar100_no_autoaugment"),
-    "svhn": ("AutoAugment", "svhn_no_autoaugment"),
-    "imagenet_autoaugment": ("random resized crops and AutoAugment", "image_folder"),
-    "imagenet_rand_m6": ("random resized crops and RandAugment", "image_folder"),
-    "imagenet_rand_m9": ("random resized crops and RandAugment", "image_folder"),
 }
 
 
 def get_policy(name: str) -> ViewPolicy:
-    """The view policy called `name`.
+    """The view policy called `name`; "cifar10+trivial_augment" adds augmentations to a policy, by name.
 
     Raises:
-      InputError: nothing is called so, or a policy of the paper whose operations are not there yet.
+      InputError: nothing is called so.
     """
-    if name in MISSING:
-        needs, closest = MISSING[name]
-        raise InputError(
-            f"The view policy {name} needs {needs}, which is not there yet. "
-            f'Received: {name}; views="{closest}" works now, and trains otherwise than the paper did.'
-        )
-    if name not in POLICIES:
-        raise InputError(f"Unknown view policy. Received: {name}.{did_you_mean(name, POLICIES)}")
-    return POLICIES[name]
+    base, *added = name.split("+")
+    if base not in POLICIES:
+        raise InputError(f"Unknown view policy. Received: {name}.{did_you_mean(base, POLICIES)}")
+    policy = POLICIES[base]
+    return dataclasses.replace(policy, augment=(*policy.augment, *added)) if added else policy

@@ -1,48 +1,153 @@
-"""The views of a batch: policies turned into calls of kernels, one pass a view from uint8 to normalised float32."""
+"""The views of a batch: a policy turned into calls of kernels, one pass a view from uint8 to normalised float32."""
 
 import numpy as np
 
+from divco_tf.data.augmentations import RESAMPLINGS, ROUNDINGS, Augmentation, Range, Step, get_augmentation
+from divco_tf.data.image_ops import augment
+from divco_tf.data.image_ops.basic import crop_flip, erase, normalise
+from divco_tf.data.image_ops.random_numbers import fold
 from divco_tf.data.image_ops.view import fill_views
+from divco_tf.data.operations import BUILT_IN, OWN
 from divco_tf.data.policies import ViewPolicy
+from divco_tf.errors import InputError
+
+_OWN_DRAWS = np.uint64(0x6F776E)  # "own": sets the keys of the user's operations apart
 
 
-def make_views(
-    images: np.ndarray,
-    keys: np.ndarray,
-    *,
-    policy: ViewPolicy,
-    mean: tuple[float, float, float],
-    std: tuple[float, float, float],
-) -> np.ndarray:
-    """The views of a batch.
+class ViewMaker:
+    """Makes views as a policy says.
 
     Args:
-      images: uint8 [B, H, W, 3], RGB.
-      keys: uint64 [B, S], see `random_numbers.view_keys`.
       policy: what is drawn.
       mean: of RGB in 0..1; padding is black before normalisation, erasing fills 0 after it.
       std: likewise.
-
-    Returns:
-      float32 [B, S, H, W, 3].
-
-    Raises:
-      InputError: the padding is too wide for the images.
     """
-    policy.check_size(*images.shape[1:3])
-    erasing = policy.erasing
-    ranges = (0.0,) * 5 if erasing is None else (erasing.probability, *erasing.area, *erasing.aspect)
-    std, width = np.asarray(std, np.float64), images.shape[2]
-    images = np.require(images, np.uint8, "CW")  # a read-only or strided array would be another type to numba
-    views = np.empty((*keys.shape, *images.shape[1:]), np.float32)
-    fill_views(
-        images,
-        np.require(keys, np.uint64, "CW"),
-        policy.pad,
-        policy.flip,
-        np.array(ranges, np.float64),
-        np.tile(1 / (255 * std), width).astype(np.float32),
-        np.tile(-np.asarray(mean, np.float64) / std, width).astype(np.float32),
-        views,
-    )
-    return views
+
+    def __init__(
+        self, policy: ViewPolicy, *, mean: tuple[float, float, float], std: tuple[float, float, float]
+    ) -> None:
+        self.policy = policy
+        erasing = policy.erasing
+        ranges = (0.0,) * 5 if erasing is None else (erasing.probability, *erasing.area, *erasing.aspect)
+        self._erasing = np.array(ranges, np.float64)
+        self._scale = 1 / (255 * np.asarray(std, np.float64))
+        self._shift = -np.asarray(mean, np.float64) / np.asarray(std, np.float64)
+        self._own: list[str] = []  # names of the user's operations, by code from len(BUILT_IN) on
+        self._tables = [self._encoded(get_augmentation(name)) for name in policy.augment]
+
+    def __call__(self, images: np.ndarray, keys: np.ndarray) -> np.ndarray:
+        """The views of a batch of images.
+
+        Args:
+          images: uint8 [B, H, W, 3], RGB.
+          keys: uint64 [B, S], see `random_numbers.view_keys`.
+
+        Returns:
+          float32 [B, S, H, W, 3].
+
+        Raises:
+          InputError: the padding is too wide for the images, or an operation of the user's fails.
+        """
+        self.policy.check_size(*images.shape[1:3])
+        images = np.require(images, np.uint8, "CW")  # a read-only or strided array would be another type to numba
+        keys = np.require(keys, np.uint64, "CW")
+        views = np.empty((*keys.shape, *images.shape[1:]), np.float32)
+        scale, shift = self._rows(images.shape[2])
+        if not self._own and len(self._tables) <= 1:
+            table, draws = self._tables[0] if self._tables else _NO_AUGMENTATION
+            policy = self.policy
+            fill_views(images, keys, policy.pad, policy.flip, table, draws, self._erasing, scale, shift, views)
+            return views
+        for position, branch in np.ndindex(keys.shape):
+            key, view = keys[position, branch], views[position, branch]
+            cropped = np.empty(images.shape[1:], np.uint8)
+            crop_flip(images[position], cropped, key, self.policy.pad, self.policy.flip)
+            normalise(self._augmented(cropped, key), view, scale, shift)
+            erase(view, key, self._erasing)
+        return views
+
+    def drawn(self, key: np.uint64) -> list[tuple[str, float]]:
+        """The operations, with their arguments, that the policy's augmentations draw for the view of a key."""
+        records = (record for place in range(len(self._tables)) for record in self._records(key, place))
+        return [(self._name(int(code)), float(argument)) for code, argument, *_ in records]
+
+    def _augmented(self, image: np.ndarray, key: np.uint64) -> np.ndarray:
+        """The same as the kernel does, an operation at a time: with several tables, or the user's operations."""
+        counts, levels = np.empty((3, 256), np.int64), np.empty((3, 256), np.uint8)
+        for place in range(len(self._tables)):
+            for number, record in enumerate(self._records(key, place)):
+                code = int(record[0])
+                if code < len(BUILT_IN):
+                    view = np.empty_like(image)
+                    augment.apply_step(record, image, view, counts, levels)
+                    image = view
+                else:
+                    own_key = fold(fold(fold(key, _OWN_DRAWS), np.uint64(place)), np.uint64(number))
+                    image = _checked(self._name(code), image, int(own_key))
+        return image
+
+    def _records(self, key: np.uint64, place: int) -> np.ndarray:
+        table, draws = self._tables[place]
+        records = np.empty((draws * table.shape[1], augment.RECORD))
+        return records[: augment.draw_steps(key, place, table, draws, records)]
+
+    def _name(self, code: int) -> str:
+        return BUILT_IN[code] if code < len(BUILT_IN) else self._own[code - len(BUILT_IN)]
+
+    def _rows(self, width: int) -> tuple[np.ndarray, np.ndarray]:
+        return np.tile(self._scale, width).astype(np.float32), np.tile(self._shift, width).astype(np.float32)
+
+    def _encoded(self, augmentation: Augmentation) -> tuple[np.ndarray, int]:
+        """An augmentation as the kernels have it: the table, and the number of draws."""
+        longest = max(map(len, augmentation.sub_policies))
+        table = np.full((len(augmentation.sub_policies), max(longest, 1), augment.COLUMNS), -1.0)
+        for sub_policy, rows in zip(augmentation.sub_policies, table, strict=True):
+            for step, row in zip(sub_policy, rows, strict=False):
+                row[:] = self._encoded_step(step, augmentation)
+        return table, augmentation.draws
+
+    def _encoded_step(self, step: Step, augmentation: Augmentation) -> tuple[float, ...]:
+        if step.operation in BUILT_IN:
+            code = BUILT_IN.index(step.operation)
+        else:
+            if step.operation not in self._own:
+                self._own.append(step.operation)
+            code = len(BUILT_IN) + self._own.index(step.operation)
+        space = augmentation.space
+        span = space.ranges.get(step.operation, Range())
+        return (
+            code,
+            step.probability,
+            span.low,
+            span.high,
+            space.top,
+            augment.UNIFORM_LEVEL if step.level is None else step.level,
+            step.std,
+            span.signed,
+            span.offset,
+            ROUNDINGS.index(span.rounding),
+            sum(1 << RESAMPLINGS.index(name) for name in span.resampling),
+            *space.fill,
+        )
+
+
+_NO_AUGMENTATION = (np.full((1, 1, augment.COLUMNS), -1.0), 0)
+
+
+def _checked(name: str, image: np.ndarray, key: int) -> np.ndarray:
+    """What an operation of the user's makes of an image."""
+    shape = image.shape
+    try:
+        view = OWN.get(name)(image, key)
+    except Exception as error:
+        raise InputError(
+            f"The operation {name} failed ({type(error).__name__}: {error}). Received: an image of {list(shape)}; "
+            "mend the operation, or take it out of the policy."
+        ) from error
+    if not isinstance(view, np.ndarray) or view.dtype != np.uint8 or view.shape != shape:
+        got = f"{view.dtype} {list(view.shape)}" if isinstance(view, np.ndarray) else type(view).__name__
+        raise InputError(
+            f"The operation {name} did not return an image of its shape. Received: {got} for {list(shape)}; "
+            "uint8 of the same shape would work."
+        )
+    return np.ascontiguousarray(view)

@@ -16,7 +16,7 @@ from divco_tf.data.pipeline import ViewPipeline, evaluation_dataset, reraise_inp
 from divco_tf.data.policies import POLICIES, ViewPolicy
 from divco_tf.data.preprocessing import Preprocessing
 from divco_tf.data.sources import ArraySource, open_source
-from divco_tf.data.views import make_views
+from divco_tf.data.views import ViewMaker
 from divco_tf.errors import InputError
 from tests.data.images import image_folder
 
@@ -86,7 +86,7 @@ def test_a_batch_is_made_of_the_kernels_then_mixup():
     views, labels = stream.views_at(11)
     indices = stream.indices_at(11)
     keys = view_keys(seed=5, step=11, batch_size=8, split_factor=3)
-    plain = make_views(stream.source.images[indices], keys, policy=stream.policy, mean=MEAN, std=STD)
+    plain = ViewMaker(stream.policy, mean=MEAN, std=STD)(stream.source.images[indices], keys)
     share, partners = mixing.draw_mixup(seed=5, step=11, batch_size=8, alpha=0.2)
     np.testing.assert_allclose(views, share * plain + (1 - share) * plain[partners], atol=1e-6)
     one_hot = np.eye(3)[stream.source.labels[indices]]

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from divco_tf.data.image_ops import basic, random_numbers, view
 from divco_tf.data.policies import POLICIES, Erasing, ViewPolicy
-from divco_tf.data.views import make_views
+from divco_tf.data.views import ViewMaker
 from divco_tf.errors import InputError
 
 MEAN, STD = (0.4914, 0.4822, 0.4465), (0.2023, 0.1994, 0.2010)
@@ -67,7 +67,7 @@ def plain_view(image: np.ndarray, key: int, policy: ViewPolicy) -> np.ndarray:
 
 
 def views_of(images: np.ndarray, keys: np.ndarray, policy: ViewPolicy) -> np.ndarray:
-    return make_views(images, keys, policy=policy, mean=MEAN, std=STD)
+    return ViewMaker(policy, mean=MEAN, std=STD)(images, keys)
 
 
 @settings(deadline=None, max_examples=60)

@@ -5,7 +5,7 @@ import re
 import gin
 import pytest
 
-from divco_tf.data.policies import MISSING, POLICIES
+from divco_tf.data.policies import get_policy
 from divco_tf.models.divide import divide_weight_decay
 from divco_tf.models.summary import summarize
 from divco_tf.tools import _configs
@@ -151,18 +151,16 @@ def test_the_recipe_is_that_of_the_authors_script(name, experiment):
 
 
 @pytest.mark.parametrize("name", RECIPES)
-def test_the_view_policy_is_the_authors_by_name(name, experiment):
-    theirs = authors_recipe(experiment)
+def test_the_view_policy_is_the_authors(name, experiment):
+    theirs, policy = authors_recipe(experiment), get_policy(experiment.views)
     if experiment.dataset != "imagenet":
-        assert theirs["is_autoaugment"] and experiment.views == experiment.dataset
-        closest = POLICIES[MISSING[experiment.views][1]]
-        assert (closest.pad, closest.erasing.probability) == (theirs["padding"], theirs["erase_p"])
+        assert theirs["is_autoaugment"] and theirs["is_cutout"] and experiment.views == experiment.dataset
+        assert policy.pad == theirs["padding"]
     elif theirs["is_autoaugment"]:
-        assert theirs["randaa"] is None and experiment.views == "imagenet_autoaugment"
+        assert theirs["randaa"] is None and policy.augment == ("auto_augment_imagenet",)
     else:
-        magnitude = re.fullmatch(r"rand-m(\d)-mstd0.5", theirs["randaa"])[1]
-        assert experiment.views == f"imagenet_rand_m{magnitude}"
-    assert experiment.views in MISSING and theirs["erase_p"] == 0.5
+        assert policy.augment == (theirs["randaa"],)
+    assert policy.erasing.probability == theirs["erase_p"] == 0.5 and theirs["is_cutout"]
 
 
 @pytest.mark.parametrize("name", ROWS)

@@ -21,7 +21,6 @@ from tests.training import runs
 ROOT = pathlib.Path(__file__).resolve().parents[2]
 DIGITS = ("--config=digits/wide_resnet10_2_split4", '--bind=experiment.Experiment.backbone="tiny"')
 FOLDER = ("--config=image_folder/wide_resnet16_8_split4", '--bind=experiment.Experiment.backbone="tiny"')
-ROW = "--config=cifar100/wide_resnet16_8_split4"
 CIFAR = ("--config=cifar10/wide_resnet10_2_split4_cpu", '--bind=experiment.Experiment.backbone="tiny"')
 
 
@@ -79,7 +78,7 @@ def test_a_wrong_binding_is_refused(divco, tmp_path, line, says):
         ([*DIGITS, "--bind=loop.Options.log_every=0"], "log_every"),
         ([*DIGITS, "--bind=experiment.Experiment.batch_size=5000"], "5000"),
         ([*CIFAR], "no data_dir"),
-        ([ROW, '--bind=experiment.Experiment.backbone="tiny"'], 'views="cifar100_no_autoaugment" works now'),
+        ([*CIFAR, '--bind=experiment.Experiment.views="cifar10+rand-9"'], "rand-m<magnitude>"),
         ([*CIFAR, "--data_dir=/nowhere/at/all"], "/nowhere/at/all"),
         ([*FOLDER], "needs a data_dir"),
         ([*FOLDER, "--data_dir=/nowhere/at/all"], "/nowhere/at/all"),

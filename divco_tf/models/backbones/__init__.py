@@ -42,7 +42,9 @@ class Backbone:
     unused_tensors: Callable[[Any], Collection[str]] = _none
 
 
-BACKBONES: Registry[Backbone] = Registry("backbone", entry_points="divco_tf.backbones")
+BACKBONES: Registry[Backbone] = Registry(
+    "backbone", entry_points="divco_tf.backbones", listed_by="divco-summarize --list"
+)
 
 _BUILDERS: dict[type, Builder] = {}
 """By the type of spec: a spec alone must say what builds it, when a stack is copied or loaded."""
