@@ -6,7 +6,7 @@ import pathlib
 import platform
 import typing
 import zlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from importlib import metadata
 from typing import Any
 
@@ -39,8 +39,8 @@ class Experiment:
       rule, budget: how the backbone is divided, see `build`.
       image_size: pixels a side; None: the dataset's.
       held_out: share of the training images, by hash, that is kept from training for choosing the best weights.
-      views: a view policy or the name of one; None: crops after padding by an eighth of the image's side, mirror
-        images except for digits.
+      views: a view policy or the name of one, see `get_policy`; or S of them, one for each branch. None: crops after
+        padding by an eighth of the image's side, mirror images except for digits.
       identical_views: show every branch the same view.
       mixup_alpha: of mixup's Beta distribution; 0 is off.
       label_smoothing: in training.
@@ -61,7 +61,7 @@ class Experiment:
     budget: str = "parameters"
     image_size: int | None = None
     held_out: float = 0.0
-    views: ViewPolicy | str | None = None
+    views: ViewPolicy | str | tuple[ViewPolicy | str, ...] | None = None
     identical_views: bool = False
     mixup_alpha: float = 0.0
     label_smoothing: float = 0.0
@@ -77,6 +77,13 @@ class Experiment:
     def __post_init__(self) -> None:
         get_dataset(self.dataset)
         check_division(self.backbone, **self._division)  # refuses what no network is, before any data is read
+        if isinstance(self.views, list):
+            object.__setattr__(self, "views", tuple(self.views))
+        if isinstance(self.views, tuple) and len(self.views) != self.split_factor:
+            raise InputError(
+                f"Views are one policy for all branches, or one for each. Received: {len(self.views)} policies for "
+                f"split_factor={self.split_factor}; {self.split_factor} or a single one would work."
+            )
         for name in ("epochs", "batch_size"):
             value = getattr(self, name)
             if isinstance(value, bool) or not isinstance(value, int) or value < 1:
@@ -93,11 +100,13 @@ class Experiment:
         return Preprocessing.for_dataset(self.facts, self.image_size)
 
     @property
-    def view_policy(self) -> ViewPolicy:
-        """What is done to a training image."""
+    def view_policies(self) -> ViewPolicy | tuple[ViewPolicy, ...]:
+        """What is done to a training image, for all branches or for each."""
         if self.views is None:
             return ViewPolicy(pad=self.preprocessing.image_size // 8, flip=self.dataset != "digits")
-        return get_policy(self.views) if isinstance(self.views, str) else self.views
+        named = self.views if isinstance(self.views, tuple) else (self.views,)
+        policies = tuple(get_policy(policy) if isinstance(policy, str) else policy for policy in named)
+        return policies if isinstance(self.views, tuple) else policies[0]
 
     def build(self, num_classes: int) -> BranchStack:
         """The experiment's stack with initial weights."""
@@ -131,7 +140,7 @@ class Experiment:
 
     def identity(self, source: Source | None) -> dict[str, Any]:
         """What must be the same for a run to go on in a model_dir: this experiment, and the training data's labels."""
-        resolved = dataclasses.replace(self, views=self.view_policy, image_size=self.preprocessing.image_size)
+        resolved = dataclasses.replace(self, views=self.view_policies, image_size=self.preprocessing.image_size)
         data = None
         if source is not None:
             data = {"images": len(source), "labels_crc32": zlib.crc32(source.labels.tobytes())}
@@ -231,8 +240,7 @@ def open_run(model_dir: str | pathlib.Path) -> Run:
             f"No run lies there ({RECORD} is missing). Received: {model_dir}; pass a model_dir of training."
         )
     record = json.loads(path.read_text())
-    experiment = {key: value for key, value in record["identity"].items() if key != "data"}
-    return Run(model_dir, _from_json(Experiment, experiment), tuple(record["class_names"]), record.get("imported"))
+    return Run(model_dir, _experiment(record), tuple(record["class_names"]), record.get("imported"))
 
 
 def claim_model_dir(model_dir: pathlib.Path, experiment: Experiment, source: Source, *, extend: bool = False) -> Run:
@@ -249,9 +257,8 @@ def claim_model_dir(model_dir: pathlib.Path, experiment: Experiment, source: Sou
             raise InputError(
                 f"An imported checkpoint is not trained on. Received: {model_dir}; choose another model_dir."
             )
-        # A run of a release that did not have a field yet had its default.
-        defaults = {field.name: field.default for field in dataclasses.fields(Experiment)}
-        before = {**defaults, **record["identity"]}
+        # Read and written again: a run of a release that did not have a field yet had its default.
+        before = {**_experiment(record).identity(None), "data": record["identity"]["data"]}
         different = [key for key in identity if identity[key] != before.get(key)]
         longer = different == ["epochs"] and identity["epochs"] > before["epochs"]
         if different and not (longer and extend):
@@ -294,15 +301,29 @@ def versions() -> dict[str, str]:
     return {"python": platform.python_version(), **{name: metadata.version(name) for name in packages}}
 
 
-def _from_json(kind: type, content: Mapping[str, Any]) -> Any:
-    """A dataclass from `dataclasses.asdict` that went through JSON: lists are tuples again, dicts dataclasses."""
-    hints, values = typing.get_type_hints(kind), {}
-    for key, value in content.items():
-        inner = [hint for hint in typing.get_args(hints[key]) or (hints[key],) if dataclasses.is_dataclass(hint)]
-        if isinstance(value, dict) and inner:
-            value = _from_json(inner[0], value)
-        values[key] = tuple(value) if isinstance(value, list) else value
-    return kind(**values)
+def _experiment(record: Mapping[str, Any]) -> Experiment:
+    """The experiment that a model_dir's record tells of."""
+    identity = {key: value for key, value in record["identity"].items() if key != "data"}
+    return _from_json(Experiment, identity)
+
+
+def _from_json(kind: Any, content: Any) -> Any:
+    """What `dataclasses.asdict` made of a value of type `kind`, after JSON: lists are tuples again, dicts dataclasses."""
+    if isinstance(content, list):
+        return tuple(_from_json(kind, element) for element in content)
+    found = next(_dataclasses_in(kind), None)
+    if not isinstance(content, dict) or found is None:
+        return content
+    hints = typing.get_type_hints(found)
+    return found(**{key: _from_json(hints[key], value) for key, value in content.items()})
+
+
+def _dataclasses_in(hint: Any) -> Iterator[type]:
+    """The dataclasses that a type hint names."""
+    if dataclasses.is_dataclass(hint):
+        yield hint
+    for inner in typing.get_args(hint):
+        yield from _dataclasses_in(inner)
 
 
 def _difference(key: str, before: Any, now: Any) -> str:

@@ -117,7 +117,7 @@ class _Run:
     ) -> None:
         self.experiment, self.options, self.report, self.model_dir = experiment, options, report, model_dir
         self.data_dir = data_dir
-        policy = experiment.view_policy  # a missing one is refused before data are read
+        policy = experiment.view_policies  # an unknown one is refused before data are read
         source = self._open("train")
         experiment.check_classes(source)
         self.pipeline = _pipeline(experiment, source, policy)

@@ -75,7 +75,7 @@ def test_its_network_can_be_built(name, experiment):
     )
     assert sizes.parameters == experiment.split_factor * sizes.parameters_per_branch > 10_000
     if name not in RECIPES:
-        experiment.view_policy.check_size(size, size)
+        experiment.view_policies.check_size(size, size)
 
 
 @pytest.mark.parametrize("name", EXPERIMENTS)

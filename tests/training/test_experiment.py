@@ -135,7 +135,7 @@ def test_an_experiment_survives_its_model_dir(tmp_path_factory, described):
     claim_model_dir(model_dir, described, DIGITS)
     read = open_run(model_dir).experiment
     resolved = dataclasses.replace(
-        described, views=described.view_policy, image_size=described.preprocessing.image_size
+        described, views=described.view_policies, image_size=described.preprocessing.image_size
     )
     assert read == resolved
     claim_model_dir(model_dir, read, DIGITS)
