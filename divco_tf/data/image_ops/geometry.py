@@ -119,6 +119,84 @@ def _level(number, cubic):
 
 @kernel
 def _interpolate(image, view, a, b, c, d, e, f, cubic, fill):
+    if a == 1 and d == 0:
+        _interpolate_rows(image, view, b, c, e, f, cubic, fill)
+    elif e == 1 and b == 0:  # the same with rows and columns exchanged: faster than columns by three times
+        turned = np.empty((image.shape[1], image.shape[0], 3), np.uint8)
+        turned_view = np.empty_like(turned)
+        _transpose(image, turned)
+        _interpolate_rows(turned, turned_view, d, f, a, c, cubic, fill)
+        _transpose(turned_view, view)
+    else:
+        _interpolate_pixels(image, view, a, b, c, d, e, f, cubic, fill)
+
+
+@kernel
+def _transpose(image, view):
+    for y in range(view.shape[0]):
+        for x in range(view.shape[1]):
+            for channel in range(3):
+                view[y, x, channel] = image[x, y, channel]
+
+
+@kernel
+def _interpolate_rows(image, view, b, c, e, f, cubic, fill):
+    """Where a = 1 and d = 0 (shears and moves), the weights of a whole row are the same: vector instructions."""
+    height, width, _ = image.shape
+    source, target = image.reshape(height, 3 * width), view.reshape(height, 3 * width)
+    line = np.empty(3 * width, np.float32)  # the row, interpolated vertically
+    for y in range(height):
+        source_y = e * (y + 0.5) + f
+        if not 0 <= source_y < height:
+            _fill(target[y], 0, width, fill)
+            continue
+        top = np.int64(math.floor(source_y - 0.5))
+        w0, w1, w2, w3 = _weights(source_y - 0.5 - top, cubic)
+        row0, row1 = source[max(top - 1, 0)], source[max(top, 0)]
+        row2, row3 = source[min(top + 1, height - 1)], source[min(top + 2, height - 1)]
+        for i in range(line.size):
+            level = w0 * np.float32(row0[i]) + w1 * np.float32(row1[i])
+            line[i] = level + w2 * np.float32(row2[i]) + w3 * np.float32(row3[i])
+        shift = b * (y + 0.5) + c
+        whole = np.int64(math.floor(shift))
+        weights = _weights(shift - whole, cubic)
+        first = min(max(1 - whole, 0), width)  # of the columns whose four neighbours are all inside
+        last = max(min(width - 2 - whole, width), first)
+        _interpolate_ends(line, target[y], 0, first, shift, weights, cubic, fill)
+        inner, out = line[3 * (first + whole - 1) :] if first < last else line, target[y, 3 * first : 3 * last]
+        w0, w1, w2, w3 = weights
+        for i in range(out.size):
+            level = w0 * inner[i] + w1 * inner[i + 3] + w2 * inner[i + 6] + w3 * inner[i + 9]
+            out[i] = _level(level, cubic)
+        _interpolate_ends(line, target[y], last, width, shift, weights, cubic, fill)
+
+
+@kernel
+def _interpolate_ends(line, out, start, stop, shift, weights, cubic, fill):
+    """The columns of a row that have neighbours beyond its ends, which repeat."""
+    width = line.size // 3
+    for x in range(start, stop):
+        if not 0 <= x + 0.5 + shift < width:
+            _fill(out, x, x + 1, fill)
+            continue
+        left = x + np.int64(math.floor(shift))
+        for channel in range(3):
+            level = _0
+            for neighbour in range(4):
+                column = min(max(left - 1 + neighbour, 0), width - 1)
+                level += weights[neighbour] * line[3 * column + channel]
+            out[3 * x + channel] = _level(level, cubic)
+
+
+@kernel
+def _fill(out, start, stop, fill):
+    for x in range(start, stop):
+        for channel in range(3):
+            out[3 * x + channel] = fill[channel]
+
+
+@kernel
+def _interpolate_pixels(image, view, a, b, c, d, e, f, cubic, fill):
     height, width, _ = image.shape
     for y in range(height):
         for x in range(width):
@@ -131,25 +209,15 @@ def _interpolate(image, view, a, b, c, d, e, f, cubic, fill):
             source_x -= 0.5
             source_y -= 0.5
             left, top = np.int64(math.floor(source_x)), np.int64(math.floor(source_y))
-            part_x, part_y = source_x - left, source_y - top
-            wx = _weights(part_x, cubic)
+            wx, wy = _weights(source_x - left, cubic), _weights(source_y - top, cubic)
             x0, x1, x2, x3 = max(left - 1, 0), max(left, 0), min(left + 1, width - 1), min(left + 2, width - 1)
-            y0, y1, y2, y3 = max(top - 1, 0), max(top, 0), min(top + 1, height - 1), min(top + 2, height - 1)
-            if part_y == 0:  # shears and moves along a row
-                for channel in range(3):
-                    level = _across(image[y1], x0, x1, x2, x3, wx, channel)
-                    view[y, x, channel] = _level(level, cubic)
-                continue
-            wy = _weights(part_y, cubic)
+            row0, row1 = image[max(top - 1, 0)], image[max(top, 0)]
+            row2, row3 = image[min(top + 1, height - 1)], image[min(top + 2, height - 1)]
             for channel in range(3):
-                if part_x == 0:
-                    level = wy[0] * np.float32(image[y0, x1, channel]) + wy[1] * np.float32(image[y1, x1, channel])
-                    level += wy[2] * np.float32(image[y2, x1, channel]) + wy[3] * np.float32(image[y3, x1, channel])
-                else:
-                    level = wy[0] * _across(image[y0], x0, x1, x2, x3, wx, channel)
-                    level += wy[1] * _across(image[y1], x0, x1, x2, x3, wx, channel)
-                    level += wy[2] * _across(image[y2], x0, x1, x2, x3, wx, channel)
-                    level += wy[3] * _across(image[y3], x0, x1, x2, x3, wx, channel)
+                level = wy[0] * _across(row0, x0, x1, x2, x3, wx, channel)
+                level += wy[1] * _across(row1, x0, x1, x2, x3, wx, channel)
+                level += wy[2] * _across(row2, x0, x1, x2, x3, wx, channel)
+                level += wy[3] * _across(row3, x0, x1, x2, x3, wx, channel)
                 view[y, x, channel] = _level(level, cubic)
 
 
