@@ -1,4 +1,4 @@
-"""Encoded images to pixels in memory, for training: JPEG, PNG, WebP, GIF and BMP, whole or only the part that is wanted.
+"""Encoded images to pixels, for training: JPEG, PNG, WebP, GIF and BMP, whole or only the part that is wanted.
 
 TensorFlow decodes JPEG and PNG: as exactly as Pillow, faster, and strict about an end that is missing. Pillow reads
 their headers, and decodes the rest. Of an animation the first frame counts, transparency is dropped, of 16 bits a
