@@ -3,7 +3,8 @@
 TensorFlow decodes JPEG and PNG: as exactly as Pillow, faster, and strict about an end that is missing. Pillow reads
 their headers, and decodes the rest. Of an animation the first frame counts, transparency is dropped, of 16 bits a
 channel the high byte is kept, and EXIF rotation is not applied. `Preprocessing.decode`, of evaluation and export,
-gives the same for JPEG, PNG and a GIF of one frame; it reads neither WebP, nor BMP, nor an animation.
+gives the same for JPEG, PNG and opaque GIF files of one frame; transparent colours of a GIF are black there, and it
+reads neither WebP, nor BMP, nor an animated GIF.
 """
 
 import dataclasses
