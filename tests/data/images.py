@@ -1,5 +1,6 @@
 """Images for the tests."""
 
+import io
 import pathlib
 
 import numpy as np
@@ -24,3 +25,10 @@ def image_folder(root: pathlib.Path, *, classes: int = 3, images: int = 12) -> p
             image = photograph(20 + number, 31 - number, seed=100 * label + number)
             image.save(root / f"class{label}" / f"{number}.{suffix}")
     return root
+
+
+def encoded(image: Image.Image, file_format: str, **options) -> bytes:
+    """The bytes of a file that Pillow would write."""
+    buffer = io.BytesIO()
+    image.save(buffer, format=file_format, **options)
+    return buffer.getvalue()
