@@ -1,4 +1,4 @@
-"""Mixing of examples: mixup (arXiv 1710.09412) blends two, CutMix (arXiv 1905.04899) pastes a box of one on the other."""
+"""Mixing of examples: mixup (arXiv 1710.09412) blends two, CutMix (arXiv 1905.04899) pastes a box of one on another."""
 
 import dataclasses
 import math
@@ -153,7 +153,7 @@ def draw_mixup(*, seed: int, step: int, batch_size: int, alpha: float) -> tuple[
 def mixup(
     views: np.ndarray, labels: np.ndarray, *, seed: int, step: int, alpha: float
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Mixup of a global batch, views float32 [B, S, H, W, 3] and labels float32 [B, K]; alpha 0 returns them as they are.
+    """Mixup of a global batch, views float32 [B, S, H, W, 3], labels float32 [B, K]; alpha 0 leaves them as they are.
 
     Raises:
       InputError: alpha is negative.

@@ -6,6 +6,7 @@ resized pixel lies within 2 grey levels of Pillow's. EXIF rotation is not applie
 
 import dataclasses
 
+import numpy as np
 import tensorflow as tf
 
 from divco_tf.data.datasets import Dataset
@@ -61,6 +62,11 @@ class Preprocessing:
     def normalise(self, images: tf.Tensor) -> tf.Tensor:
         """RGB in 0..255 to (x / 255 - mean) / std, float32, any shape that ends in 3."""
         return (tf.cast(images, tf.float32) / 255.0 - tf.constant(self.mean)) / tf.constant(self.std)
+
+    def grey_levels(self, normalised: np.ndarray) -> np.ndarray:
+        """The other way round: normalised float32 [..., 3] to uint8 RGB."""
+        levels = (normalised * np.asarray(self.std) + np.asarray(self.mean)) * 255
+        return np.clip(np.rint(levels), 0, 255).astype(np.uint8)
 
     @staticmethod
     def decode(data: tf.Tensor) -> tf.Tensor:

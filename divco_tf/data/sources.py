@@ -18,9 +18,16 @@ import numpy as np
 import tensorflow as tf
 
 from divco_tf.data.datasets import SPLITS, Dataset, get_dataset
+from divco_tf.data.decoding import PREFIX_BYTES, Box, decode, is_image
 from divco_tf.data.preprocessing import Preprocessing
 from divco_tf.errors import InputError
 from divco_tf.registry import did_you_mean
+
+ON_ERROR = ("raise", "skip")
+
+
+class BadImage(InputError):
+    """An image that cannot be read."""
 
 
 class Source(abc.ABC):
@@ -43,9 +50,23 @@ class Source(abc.ABC):
     def read(self, index: int) -> np.ndarray:
         """The image at `index` as training sees it, uint8 [image_size, image_size, 3] RGB."""
 
+    def read_region(self, index: int, choose: Callable[[int, int], Box] | None = None) -> np.ndarray:
+        """The part of the stored image that `choose(height, width)` names, all by default: uint8 [h, w, 3] RGB."""
+        image = self.read(index)
+        top, left, height, width = (0, 0, *image.shape[:2]) if choose is None else choose(*image.shape[:2])
+        return np.ascontiguousarray(image[top : top + height, left : left + width])
+
+    def encoded(self, index: int) -> bytes | None:
+        """The encoded image at `index`, or None where images are kept decoded."""
+        return None
+
     def read_stored(self, index: int) -> np.ndarray:
         """The image at `index` in the size it is stored in, uint8 [H, W, 3] RGB."""
-        return self.read(index)
+        return self.read_region(index)
+
+    def labels_of(self, indices: np.ndarray) -> np.ndarray:
+        """The labels of the images at `indices` (int [n]), int64 [n]."""
+        return self.labels[indices]
 
     def read_batch(self, indices: np.ndarray) -> np.ndarray:
         """The images at `indices` (int [n]), uint8 [n, image_size, image_size, 3]."""
@@ -122,6 +143,7 @@ def open_source(
     data_dir: str | None = None,
     held_out: float = 0.0,
     image_size: int | None = None,
+    on_error: str = "raise",
 ) -> Source:
     """Opens a split of a dataset.
 
@@ -132,6 +154,8 @@ def open_source(
         Digits need none.
       held_out: the share of the training images, in [0, 1), that is kept from training and makes up "held_out".
       image_size: pixels a side; the dataset's own unless given.
+      on_error: "raise", or "skip": a file in a folder of images that is none is not refused here; reading it raises
+        `BadImage`.
 
     Raises:
       InputError: no such dataset, split or data; the data is not as it should be.
@@ -141,6 +165,10 @@ def open_source(
     size = facts.image_size if image_size is None else image_size
     if size < 1:
         raise InputError(f"An image size in pixels. Received: {size}; {facts.image_size} would work.")
+    if on_error not in ON_ERROR:
+        raise InputError(f"What to do about a bad image. Received: {on_error!r}; {' or '.join(ON_ERROR)} would work.")
+    if facts.reader == "folder":
+        return _open_folder(facts, split, held_out=held_out, data_dir=data_dir, image_size=size, on_error=on_error)
     return _READERS[facts.reader](facts, split, held_out=held_out, data_dir=data_dir, image_size=size)
 
 
@@ -252,7 +280,7 @@ def _stretched(images: np.ndarray, image_size: int) -> np.ndarray:
 
 
 class ImageFolder(Source):
-    """JPEG and PNG files of any size, decoded when they are read.
+    """Image files of any size, decoded when they are read.
 
     Args:
       root: the folder that `paths` are relative to.
@@ -277,26 +305,34 @@ class ImageFolder(Source):
 
     def read(self, index: int) -> np.ndarray:
         """The image at `index`, its shorter side resized and its centre cut out, uint8 [size, size, 3]."""
-        return self._load(index, lambda image: self._preprocessing.resized(image[None])[0])
+        # Plain operations, not a tf.function: in a thread of tf.data a function would wait for that pool's threads.
+        with tf.device("CPU:0"):
+            return self._preprocessing.resized(self.read_region(index)[None])[0].numpy().astype(np.uint8)
 
-    def read_stored(self, index: int) -> np.ndarray:
-        """The image at `index` as the file holds it, uint8 [H, W, 3]."""
-        return self._load(index, lambda image: image)
-
-    def _load(self, index: int, finish: Callable) -> np.ndarray:
-
-        path = self.root / self.paths[index]
+    def read_region(self, index: int, choose: Callable[[int, int], Box] | None = None) -> np.ndarray:
+        """The part of the stored image that `choose(height, width)` names, all by default: uint8 [h, w, 3] RGB."""
+        data = self.encoded(index)
         try:
-            # Plain operations, not a tf.function: in a thread of tf.data a function would wait for that pool's threads.
-            with tf.device("CPU:0"):
-                return finish(self._preprocessing.decode(path.read_bytes())).numpy().astype(np.uint8)
-        except (tf.errors.OpError, OSError) as error:
-            raise InputError(
-                f"An image cannot be read ({_first_line(error)}). Received: {path}; replace or remove the file."
-            ) from error
+            return decode(data, choose)
+        except ValueError as error:
+            raise self._bad(index, str(error)) from error
+
+    def encoded(self, index: int) -> bytes:
+        """What the file at `index` holds."""
+        try:
+            return (self.root / self.paths[index]).read_bytes()
+        except OSError as error:
+            raise self._bad(index, error.strerror or str(error)) from error
+
+    def _bad(self, index: int, cause: str) -> BadImage:
+        return BadImage(
+            f"An image cannot be read ({cause}). Received: {self.root / self.paths[index]}; replace or remove the file."
+        )
 
 
-def _open_folder(facts: Dataset, split: str, *, held_out: float, data_dir: str | None, image_size: int) -> Source:
+def _open_folder(
+    facts: Dataset, split: str, *, held_out: float, data_dir: str | None, image_size: int, on_error: str
+) -> Source:
     """A folder with a subfolder a class, or with train/ and validation/ that have them.
 
     Without validation/, a share of the images is set apart as "test", by a hash of their paths.
@@ -325,7 +361,7 @@ def _open_folder(facts: Dataset, split: str, *, held_out: float, data_dir: str |
             )
     else:
         root, test_share = train, 0.0 if parted else facts.test_share
-    paths = _image_paths(root)
+    paths = _image_paths(root, strict=on_error == "raise")
     mine = in_split(paths, split, held_out=held_out, test_share=test_share)
     paths = [path for path, chosen in zip(paths, mine, strict=True) if chosen]
     labels = [class_names.index(path.split("/")[0]) for path in paths]
@@ -348,8 +384,11 @@ def _class_names(folder: pathlib.Path, layout: str) -> tuple[str, ...]:
     return tuple(names)
 
 
-def _image_paths(root: pathlib.Path) -> list[str]:
-    """The files in the subfolders of `root`, at any depth, relative to it and sorted; hidden ones are left out."""
+def _image_paths(root: pathlib.Path, *, strict: bool) -> list[str]:
+    """The files in the subfolders of `root`, at any depth, relative to it and sorted; hidden ones are left out.
+
+    What is no image is refused, if `strict`, or left for reading to stumble over.
+    """
     paths = []
     for name in sorted(entry.name for entry in root.iterdir() if entry.is_dir() and not entry.name.startswith(".")):
         found = [
@@ -358,20 +397,22 @@ def _image_paths(root: pathlib.Path) -> list[str]:
             if file.is_file() and not any(part.startswith(".") for part in file.relative_to(root).parts)
         ]
         if not found:
-            raise InputError(f"A class has no images. Received: {root / name}; JPEG or PNG files in it would work.")
+            raise InputError(f"A class has no images. Received: {root / name}; image files in it would work.")
         paths += found
     with concurrent.futures.ThreadPoolExecutor(16) as pool:  # mostly waiting for the disk
         for path, is_image in zip(paths, pool.map(lambda path: _is_image(root / path), paths), strict=True):
-            if not is_image:
-                raise InputError(f"A file is no JPEG or PNG image. Received: {root / path}; remove or convert it.")
+            if not is_image and strict:
+                raise InputError(
+                    f"A file is no JPEG, PNG, WebP, GIF or BMP image. Received: {root / path}; remove or convert it."
+                )
     return sorted(paths)
 
 
 def _is_image(path: pathlib.Path) -> bool:
-    """Whether the first bytes are those of a JPEG or PNG file: cheap, whatever the file is called."""
+    """Whether the first bytes are those of an image: cheap, whatever the file is called."""
     try:
         with path.open("rb") as file:
-            return file.read(8).startswith((b"\xff\xd8\xff", b"\x89PNG\r\n\x1a\n"))
+            return is_image(file.read(PREFIX_BYTES))
     except OSError:
         return False
 
@@ -383,4 +424,4 @@ def _first_line(error: Exception) -> str:
     return text.splitlines()[0].rstrip(".") if text else type(error).__name__
 
 
-_READERS = {"digits": _open_digits, "tfds": _open_tfds, "folder": _open_folder}
+_READERS = {"digits": _open_digits, "tfds": _open_tfds}

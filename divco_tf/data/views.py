@@ -3,9 +3,11 @@
 import numpy as np
 
 from divco_tf.data.augmentations import RESAMPLINGS, ROUNDINGS, Augmentation, Range, Step, get_augmentation
+from divco_tf.data.decoding import Box
 from divco_tf.data.image_ops import augment
-from divco_tf.data.image_ops.basic import crop_flip, erase, normalise
+from divco_tf.data.image_ops.basic import crop_flip, erase, mirrored, normalise
 from divco_tf.data.image_ops.random_numbers import fold
+from divco_tf.data.image_ops.resize import BICUBIC, draw_box, resize
 from divco_tf.data.image_ops.view import fill_views
 from divco_tf.data.operations import BUILT_IN, OWN
 from divco_tf.data.policies import ViewPolicy
@@ -35,12 +37,13 @@ class ViewMaker:
         self._own: list[str] = []  # names of the user's operations, by code from len(BUILT_IN) on
         self._tables = [self._encoded(get_augmentation(name)) for name in policy.augment]
 
-    def __call__(self, images: np.ndarray, keys: np.ndarray) -> np.ndarray:
-        """The views of a batch of images.
+    def __call__(self, images: np.ndarray, keys: np.ndarray, views: np.ndarray | None = None) -> np.ndarray:
+        """The views of a batch of images of the views' size.
 
         Args:
           images: uint8 [B, H, W, 3], RGB.
           keys: uint64 [B, S], see `random_numbers.view_keys`.
+          views: where to write them.
 
         Returns:
           float32 [B, S, H, W, 3].
@@ -51,20 +54,54 @@ class ViewMaker:
         self.policy.check_size(*images.shape[1:3])
         images = np.require(images, np.uint8, "CW")  # a read-only or strided array would be another type to numba
         keys = np.require(keys, np.uint64, "CW")
-        views = np.empty((*keys.shape, *images.shape[1:]), np.float32)
+        made = (
+            np.empty((*keys.shape, *images.shape[1:]), np.float32) if views is None else np.require(views, None, "CW")
+        )
         scale, shift = self._rows(images.shape[2])
         if not self._own and len(self._tables) <= 1:
             table, draws = self._tables[0] if self._tables else _NO_AUGMENTATION
             policy = self.policy
-            fill_views(images, keys, policy.pad, policy.flip, table, draws, self._erasing, scale, shift, views)
-            return views
-        for position, branch in np.ndindex(keys.shape):
-            key, view = keys[position, branch], views[position, branch]
-            cropped = np.empty(images.shape[1:], np.uint8)
-            crop_flip(images[position], cropped, key, self.policy.pad, self.policy.flip)
-            normalise(self._augmented(cropped, key), view, scale, shift)
-            erase(view, key, self._erasing)
-        return views
+            fill_views(images, keys, policy.pad, policy.flip, table, draws, self._erasing, scale, shift, made)
+        else:
+            for position, branch in np.ndindex(keys.shape):
+                key = keys[position, branch]
+                cropped = np.empty(images.shape[1:], np.uint8)
+                crop_flip(images[position], cropped, key, self.policy.pad, self.policy.flip)
+                self._finish(cropped, key, made[position, branch])
+        if views is not None and not np.shares_memory(made, views):
+            views[...] = made
+        return made
+
+    @property
+    def needs_stored(self) -> bool:
+        """Whether views are cut out of the stored image: made by `box` and `from_region`, not by calling this."""
+        return self.policy.resized_crop is not None
+
+    def box(self, key: np.uint64, height: int, width: int) -> Box:
+        """The part of a stored image of these pixels that the view of `key` shows."""
+        crop = self.policy.resized_crop
+        return draw_box(key, height, width, *map(float, crop.area), *map(float, crop.aspect))
+
+    def from_region(self, region: np.ndarray, box: Box, key: np.uint64, view: np.ndarray) -> None:
+        """Makes the view of `key` from what its box holds.
+
+        Args:
+          region: uint8 [h, w, 3], RGB, C-contiguous: a part of the stored image.
+          box: the view's, in the region's pixels.
+          key: uint64.
+          view: float32 [H, W, 3], C-contiguous: written.
+
+        Raises:
+          InputError: an operation of the user's fails.
+        """
+        cropped = np.empty(view.shape, np.uint8)
+        resize(region, tuple(map(int, box)), self.policy.flip and bool(mirrored(key)), BICUBIC, cropped)
+        self._finish(cropped, key, view)
+
+    def _finish(self, image: np.ndarray, key: np.uint64, view: np.ndarray) -> None:
+        """From the crop to the view."""
+        normalise(self._augmented(image, key), view, *self._rows(image.shape[1]))
+        erase(view, key, self._erasing)
 
     def drawn(self, key: np.uint64) -> list[tuple[str, float]]:
         """The operations, with their arguments, that the policy's augmentations draw for the view of a key."""

@@ -11,10 +11,11 @@ from importlib import metadata
 from typing import Any
 
 from divco_tf import files
+from divco_tf.data.batch_ops import KerasLayer
 from divco_tf.data.datasets import Dataset, get_dataset
 from divco_tf.data.policies import ViewPolicy, get_policy
 from divco_tf.data.preprocessing import Preprocessing
-from divco_tf.data.sources import Source
+from divco_tf.data.sources import Source, open_source
 from divco_tf.errors import InputError
 from divco_tf.models.branch_stack import BranchStack, build
 from divco_tf.models.spec import check_division
@@ -43,6 +44,9 @@ class Experiment:
         padding by an eighth of the image's side, mirror images except for digits.
       identical_views: show every branch the same view.
       mixup_alpha: of mixup's Beta distribution; 0 is off.
+      cutmix_alpha: of CutMix's; 0 is off. With both, a step is one of the two with probability 1/2.
+      mix_block: partners are mixed within so many consecutive images of a batch; None: the whole batch.
+      batch_operations: names of batch operations, and `KerasLayer`s, in their order.
       label_smoothing: in training.
       cotraining: the co-training loss and its weight.
       ensembling: how branches are combined.
@@ -64,6 +68,9 @@ class Experiment:
     views: ViewPolicy | str | tuple[ViewPolicy | str, ...] | None = None
     identical_views: bool = False
     mixup_alpha: float = 0.0
+    cutmix_alpha: float = 0.0
+    mix_block: int | None = None
+    batch_operations: tuple[str | KerasLayer, ...] = ()
     label_smoothing: float = 0.0
     cotraining: CoTraining = CoTraining()
     ensembling: str = "mean_logits"
@@ -77,8 +84,9 @@ class Experiment:
     def __post_init__(self) -> None:
         get_dataset(self.dataset)
         check_division(self.backbone, **self._division)  # refuses what no network is, before any data is read
-        if isinstance(self.views, list):
-            object.__setattr__(self, "views", tuple(self.views))
+        for name in ("views", "batch_operations"):  # gin's lists
+            if isinstance(getattr(self, name), list):
+                object.__setattr__(self, name, tuple(getattr(self, name)))
         if isinstance(self.views, tuple) and len(self.views) != self.split_factor:
             raise InputError(
                 f"Views are one policy for all branches, or one for each. Received: {len(self.views)} policies for "
@@ -124,6 +132,13 @@ class Experiment:
     def _division(self) -> dict[str, Any]:
         names = ("split_factor", "divide_regularisers", "rule", "budget")
         return {**{name: getattr(self, name) for name in names}, **self.overrides}
+
+    def open(self, split: str, *, data_dir: str | None = None, on_error: str = "raise") -> Source:
+        """The images of a split, as `open_source` has them."""
+        size = self.preprocessing.image_size
+        return open_source(
+            self.dataset, split, data_dir=data_dir, held_out=self.held_out, image_size=size, on_error=on_error
+        )
 
     def check_classes(self, source: Source) -> None:
         """Refuses a source whose number of classes is not the dataset's.
@@ -308,7 +323,7 @@ def _experiment(record: Mapping[str, Any]) -> Experiment:
 
 
 def _from_json(kind: Any, content: Any) -> Any:
-    """What `dataclasses.asdict` made of a value of type `kind`, after JSON: lists are tuples again, dicts dataclasses."""
+    """A value of type `kind` after `dataclasses.asdict` and JSON: lists are tuples again, dicts dataclasses."""
     if isinstance(content, list):
         return tuple(_from_json(kind, element) for element in content)
     found = next(_dataclasses_in(kind), None)

@@ -6,23 +6,23 @@ The loop is ours and not `fit`'s, so that its state is exact to the step: one tf
 
 import dataclasses
 import pathlib
-import statistics
-import time
+import threading
 from collections.abc import Callable
 from typing import Any
 
 import tensorflow as tf
 
 from divco_tf import files
+from divco_tf.data.contact_sheet import contact_sheet
 from divco_tf.data.pipeline import ViewPipeline, reading
-from divco_tf.data.policies import ViewPolicy
-from divco_tf.data.sources import Source, open_source
+from divco_tf.data.sources import Source
 from divco_tf.errors import InputError, RunError
 from divco_tf.training.checkpoint import Checkpoints
 from divco_tf.training.cotraining import CoTrainingModel
 from divco_tf.training.evaluation import Evaluation, Predictor, score
 from divco_tf.training.experiment import METRICS, Experiment, claim_model_dir
-from divco_tf.training.runtime import make_strategy
+from divco_tf.training.progress import Progress, StepTimes
+from divco_tf.training.runtime import distributed, make_strategy
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -41,6 +41,9 @@ class Options:
       progress_seconds: between lines of progress.
       max_bad_steps: how many steps in a row whose loss or gradient is not finite are skipped before the run stops.
       eval_batch_size: images a batch of evaluation.
+      on_error: "raise", or "skip": a training image that cannot be read is replaced by another of the epoch, so this
+        does bear on the result.
+      contact_sheet: shows TensorBoard the first images' views when a run begins.
     """
 
     strategy: str = "auto"
@@ -54,6 +57,8 @@ class Options:
     progress_seconds: float = 5.0
     max_bad_steps: int = 0
     eval_batch_size: int = 500
+    on_error: str = "raise"
+    contact_sheet: bool = True
 
     def __post_init__(self) -> None:
         positive = ("micro_batches", "keep_checkpoints", "log_every", "eval_batch_size", "checkpoint_every", "threads")
@@ -117,10 +122,12 @@ class _Run:
     ) -> None:
         self.experiment, self.options, self.report, self.model_dir = experiment, options, report, model_dir
         self.data_dir = data_dir
-        policy = experiment.view_policies  # an unknown one is refused before data are read
-        source = self._open("train")
+        _ = experiment.view_policies  # an unknown one is refused before data are read
+        source = experiment.open("train", data_dir=data_dir, on_error=options.on_error)
         experiment.check_classes(source)
-        self.pipeline = _pipeline(experiment, source, policy)
+        self.pipeline = make_pipeline(experiment, source, on_error=options.on_error)
+        warm_up = threading.Thread(target=self.pipeline.warm_up, daemon=True)  # while the model is built
+        warm_up.start()
         self.steps_per_epoch = self.pipeline.steps_per_epoch
         self.total_steps = experiment.epochs * self.steps_per_epoch
         self.strategy = make_strategy(options.strategy)
@@ -141,7 +148,7 @@ class _Run:
         self.watch_split = "held_out" if experiment.held_out else "test"
         self.predict = Predictor(self.model.stack, experiment.ensembling, strategy=self.strategy, jit=options.jit)
         self._sources: dict[str, Source] = {}
-        self._durations: list[float] = []  # seconds of each step
+        self.times = StepTimes()
         self._writers = {
             name: tf.summary.create_file_writer(str(model_dir / "tensorboard" / name))
             for name in ("train", "evaluation")
@@ -150,35 +157,39 @@ class _Run:
     def train(self) -> None:
         """Runs the remaining steps, with logs, evaluations and checkpoints between them."""
         step_function = self._step_function()
-        progress = _Progress(
+        progress = Progress(
             self.step, self.total_steps, self.steps_per_epoch, self.options.progress_seconds, self.report
         )
         dataset = self.pipeline.dataset(self.step, self.total_steps, threads=self.options.threads)
+        if self.step < self.total_steps:
+            self.report(self._input_told())
+        if self.step == 0 and self.options.contact_sheet:
+            self._show_views()
         bad_steps = tf.zeros([], tf.int64)
-        started = time.monotonic()
-        for batch in self.strategy.experimental_distribute_dataset(dataset):
+        for batch in self.times.batches(distributed(dataset, self.strategy)):
             before, bad_steps = bad_steps, step_function(batch)
             # The step before last's: reading this one's would keep a GPU waiting.
             self._check_finite(before)
             self.step += 1
-            self._durations.append(time.monotonic() - started)
-            progress.show(self.step, self.model)
+            self.times.done()
+            progress.show(self.step, self.model, self.times)
             if self.step % self.options.log_every == 0 or self.step == self.total_steps:
                 self._log_training()
             self._between_steps(bad_steps)
-            started = time.monotonic()
         self._writers["train"].flush()
+
+    def _input_told(self) -> str:
+        """What the input takes, in one line."""
+        batches, megabytes = self.pipeline.batches_at_once(self.options.threads), self.pipeline.batch_bytes / 2**20
+        return f"views: {batches + 2} batches of {megabytes:.1f} MB in memory at most, {batches} made at once"
+
+    def _show_views(self) -> None:
+        with self._writers["train"].as_default(step=0):
+            tf.summary.image("views", contact_sheet(self.pipeline)[None])
 
     def finish(self) -> Evaluation:
         """Evaluates the last weights on the test images."""
         return self._evaluate("test")
-
-    def _open(self, split: str) -> Source:
-        experiment = self.experiment
-        size = experiment.preprocessing.image_size
-        return open_source(
-            experiment.dataset, split, data_dir=self.data_dir, held_out=experiment.held_out, image_size=size
-        )
 
     def _check_shares(self) -> None:
         parts = self.strategy.num_replicas_in_sync * self.options.micro_batches
@@ -220,6 +231,7 @@ class _Run:
         values = {name: float(value) for name, value in self.model.means.result().items()}
         values["learning_rate"] = float(self.model.optimizer.learning_rate)
         values["cotraining_weight"] = float(self.model.cotraining_weight())
+        values["data_wait"] = self.times.data_wait(since_asked=True)
         self.model.means.reset_state()
         with self._writers["train"].as_default(step=self.step):
             for name, value in values.items():
@@ -234,6 +246,9 @@ class _Run:
         saves = last or chooses or self.step % (options.checkpoint_every or self.steps_per_epoch) == 0
         if evaluates or saves:
             self._check_finite(bad_steps)
+        if not into_epoch and self.pipeline.replaced:
+            replaced = list(self.pipeline.replaced.values())
+            self.report(f"epoch {epoch}: {len(replaced)} images so far cannot be read and are replaced: {replaced[0]}")
         if evaluates:
             self._evaluate(self.watch_split)
         if saves:
@@ -258,7 +273,7 @@ class _Run:
             fields = {field.name: known[field.name] for field in dataclasses.fields(Evaluation)}
             return Evaluation(**{**fields, "branch_accuracies": tuple(fields["branch_accuracies"])})
         if split not in self._sources:
-            self._sources[split] = self._open(split)
+            self._sources[split] = self.experiment.open(split, data_dir=self.data_dir)
         evaluation = score(
             self.predict,
             self.experiment,
@@ -267,8 +282,10 @@ class _Run:
             batch_size=self.options.eval_batch_size,
             weights=f"last step {self.step}",
         )
-        seconds = statistics.median(self._durations) if self._durations else self.run.seconds_per_step
-        evaluation = dataclasses.replace(evaluation, seconds_per_step=seconds)
+        seconds = self.times.seconds_per_step
+        evaluation = dataclasses.replace(
+            evaluation, seconds_per_step=self.run.seconds_per_step if seconds is None else seconds
+        )
         epoch = self.step / self.steps_per_epoch
         record = {"step": self.step, "epoch": epoch, **dataclasses.asdict(evaluation)}
         files.write_json(self.model_dir / METRICS, [*self.run.records, record])
@@ -285,41 +302,20 @@ class _Run:
         return evaluation
 
 
-class _Progress:
-    """Lines of progress: losses, steps a second, time left."""
+def make_pipeline(experiment: Experiment, source: Source, *, on_error: str = "raise") -> ViewPipeline:
+    """The training views of an experiment.
 
-    def __init__(
-        self, step: int, total_steps: int, steps_per_epoch: int, seconds: float, report: Callable[[str], None]
-    ) -> None:
-        self._total, self._steps_per_epoch, self._seconds, self._report = total_steps, steps_per_epoch, seconds, report
-        self._shown_step, self._shown_at = step, time.monotonic()
-
-    def show(self, step: int, model: CoTrainingModel) -> None:
-        """Reports, if the last report was long enough ago."""
-        now = time.monotonic()
-        if now - self._shown_at < self._seconds and step != self._total:
-            return
-        rate = (step - self._shown_step) / max(now - self._shown_at, 1e-9)
-        self._shown_step, self._shown_at = step, now
-        means = {name: float(value) for name, value in model.means.result().items()}
-        minutes, seconds = divmod(round((self._total - step) / rate), 60)
-        losses = "  ".join(f"{name} {means[name]:.4f}" for name in ("loss", "cotraining", "accuracy"))
-        self._report(
-            f"step {step}/{self._total}  epoch {step / self._steps_per_epoch:.2f}  {losses}  "
-            f"{rate:.2f} steps/s  {minutes}:{seconds:02} left"
-        )
-
-
-def _pipeline(experiment: Experiment, source: Source, policy: ViewPolicy) -> ViewPipeline:
+    Raises:
+      InputError: the source, or an argument, does not fit.
+    """
+    names = ("batch_size", "split_factor", "seed", "preprocessing", "mixup_alpha", "cutmix_alpha", "mix_block")
     return ViewPipeline(
         source,
-        batch_size=experiment.batch_size,
-        split_factor=experiment.split_factor,
-        seed=experiment.seed,
-        policy=policy,
-        preprocessing=experiment.preprocessing,
-        mixup_alpha=experiment.mixup_alpha,
+        policy=experiment.view_policies,
         identical_views=experiment.identical_views,
+        batch_operations=experiment.batch_operations,
+        on_error=on_error,
+        **{name: getattr(experiment, name) for name in names},
     )
 
 

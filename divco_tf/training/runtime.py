@@ -2,6 +2,8 @@
 
 import functools
 import os
+from collections.abc import Iterable
+from typing import Any
 
 import tensorflow as tf
 
@@ -35,6 +37,24 @@ def _mirrored(devices: tuple[str, ...]) -> tf.distribute.MirroredStrategy:
     """One strategy a process: a second one numbers its collectives from the start again, and TensorFlow 2.21 takes
     them for the first one's ("Shape mismatch in the collective instance")."""
     return tf.distribute.MirroredStrategy(devices)
+
+
+def distributed(dataset: tf.data.Dataset, strategy: tf.distribute.Strategy) -> Iterable[Any]:
+    """The global batches of a dataset, split over a strategy's replicas, each part on its device before it is used.
+
+    A strategy's own distribution prefetches to its devices; TensorFlow's default placement does not, so there the next
+    batches are copied to the GPU, if there is one, while it computes.
+    """
+    gpus = tf.config.list_logical_devices("GPU")
+    if strategy is tf.distribute.get_strategy() and not tf.distribute.has_strategy() and gpus:
+        return prefetched(dataset, gpus[0].name)
+    return strategy.experimental_distribute_dataset(dataset)
+
+
+def prefetched(dataset: tf.data.Dataset, device: str) -> tf.data.Dataset:
+    """The same dataset with two batches copied to a device ahead."""
+    # Options do not pass through this transformation (TensorFlow 2.21).
+    return dataset.apply(tf.data.experimental.prefetch_to_device(device, 2)).with_options(dataset.options())
 
 
 def resolve_jit(jit: str = "auto") -> bool:

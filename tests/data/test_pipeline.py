@@ -86,7 +86,7 @@ def test_a_batch_is_made_of_the_kernels_then_mixup():
     views, labels = stream.views_at(11)
     indices = stream.indices_at(11)
     keys = view_keys(seed=5, step=11, batch_size=8, split_factor=3)
-    plain = ViewMaker(stream.policy, mean=MEAN, std=STD)(stream.source.images[indices], keys)
+    plain = ViewMaker(POLICIES["svhn_no_autoaugment"], mean=MEAN, std=STD)(stream.source.images[indices], keys)
     share, partners = mixing.draw_mixup(seed=5, step=11, batch_size=8, alpha=0.2)
     np.testing.assert_allclose(views, share * plain + (1 - share) * plain[partners], atol=1e-6)
     one_hot = np.eye(3)[stream.source.labels[indices]]

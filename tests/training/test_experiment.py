@@ -7,6 +7,7 @@ import tensorflow as tf
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from divco_tf.data.batch_ops import KerasLayer
 from divco_tf.data.policies import Erasing, ViewPolicy
 from divco_tf.data.sources import ArraySource, open_source
 from divco_tf.errors import InputError
@@ -31,6 +32,9 @@ CHANGES = {
     "views": "none",
     "identical_views": True,
     "mixup_alpha": 0.5,
+    "cutmix_alpha": 1.0,
+    "mix_block": 2,
+    "batch_operations": (KerasLayer("keras.layers.RandomBrightness", {"factor": 0.2}),),
     "label_smoothing": 0.1,
     "cotraining": CoTraining(loss="kl", warmup_epochs=1),
     "ensembling": "max_logits",

@@ -12,6 +12,12 @@ _1, _4 = np.uint64(1), np.uint64(4)
 
 
 @kernel
+def mirrored(key):
+    """Whether a view is a mirror image, half the time."""
+    return uniform(key, _FLIP) < 0.5
+
+
+@kernel
 def crop_flip(image, view, key, pad, flip):
     """Crops `image` at a random place after zero padding by `pad` a side, and mirrors it half the time if `flip`.
 
@@ -23,7 +29,7 @@ def crop_flip(image, view, key, pad, flip):
     from_y, to_y = max(0, -top), min(height, height - top)
     from_x, to_x = max(0, -left), min(width, width - left)
     view[:] = 0
-    if flip and uniform(key, _FLIP) < 0.5:
+    if flip and mirrored(key):
         source = image[from_y + top : to_y + top, from_x + left : to_x + left]
         target = view[from_y:to_y, width - to_x : width - from_x]
         last = source.shape[1] - 1

@@ -1,0 +1,83 @@
+"""Looks at training views: divco-views --config cifar10/wide_resnet16_8_split4 --data_dir data --out views.png
+
+Draws a contact sheet: an image a row, then its S views, with the names and magnitudes of what was drawn beneath.
+--check reads every image of the dataset once instead, and lists what is wrong with it.
+"""
+
+import io
+import pathlib
+from typing import TYPE_CHECKING
+
+from absl import flags
+
+from divco_tf.tools import _app, _configs
+
+if TYPE_CHECKING:
+    from divco_tf.training.experiment import Experiment
+    from divco_tf.training.loop import Options
+
+_CONFIG, _BIND = _app.config_flags()
+_DATA_DIR = _app.data_dir_flag()
+_OUT = flags.DEFINE_string("out", None, "The sheet, a PNG file.")
+_STEP = flags.DEFINE_integer("step", 0, "The training step whose batch is shown.", lower_bound=0)
+_IMAGES = flags.DEFINE_integer("images", 8, "Rows of the sheet.", lower_bound=1)
+_CHECK = flags.DEFINE_bool("check", False, "Read the whole dataset once, and list what is wrong.")
+_SPLIT = flags.DEFINE_string("split", "train", "Of --check: train, held_out or test.")
+
+
+def main() -> None:
+    """Draws the sheet, or checks the data."""
+    if _CONFIG.value is None:
+        raise _app.missing_flag("config", _configs.config_names())
+    if bool(_OUT.value) == _CHECK.value:
+        raise _app.InputError(
+            f"Give either --out or --check. Received: out={_OUT.value!r}, check={_CHECK.value}; --out views.png draws "
+            "a sheet."
+        )
+    _configs.find_config(_CONFIG.value)
+    if _OUT.value and pathlib.Path(_OUT.value).suffix.lower() != ".png":
+        raise _app.InputError(f"A sheet is a PNG file. Received: {_OUT.value}; views.png would work.")
+    _app.load_tensorflow()
+    _configs.parse_config(_CONFIG.value, _BIND.value)
+    experiment, options = _configs.experiment(), _configs.options()
+    if _CHECK.value:
+        _check(experiment, options)
+    else:
+        _draw(experiment, options)
+
+
+def _check(experiment: "Experiment", options: "Options") -> None:
+    from divco_tf.data.check import check
+
+    source = experiment.open(_SPLIT.value, data_dir=_DATA_DIR.value, on_error="skip")
+    findings = check(source, threads=options.threads or 8, report=lambda line: print(line, flush=True))
+    print("\n".join(findings.lines()))
+    if findings.problems:
+        raise _app.RunError(f"{len(findings.problems)} images cannot be read.")
+
+
+def _draw(experiment: "Experiment", options: "Options") -> None:
+    from PIL import Image
+
+    from divco_tf import files
+    from divco_tf.data.contact_sheet import contact_sheet
+    from divco_tf.training.loop import make_pipeline
+
+    path = pathlib.Path(_OUT.value)
+    files.make_writable(path.parent, "folder of the sheet")
+    source = experiment.open("train", data_dir=_DATA_DIR.value, on_error=options.on_error)
+    pipeline = make_pipeline(experiment, source, on_error=options.on_error)
+    sheet = contact_sheet(pipeline, step=_STEP.value, images=_IMAGES.value)
+    data = io.BytesIO()
+    Image.fromarray(sheet).save(data, "PNG")
+    files.write_bytes(path, data.getvalue())
+    print(f"{path}: {sheet.shape[1]} x {sheet.shape[0]} pixels")
+
+
+def run() -> None:
+    """The console script."""
+    _app.run(main, program="divco-views")
+
+
+if __name__ == "__main__":
+    run()
