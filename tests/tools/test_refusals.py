@@ -13,7 +13,7 @@ from PIL import Image
 
 from divco_tf.data.pipeline import ViewPipeline
 from divco_tf.data.sources import ArraySource, open_source
-from divco_tf.training import loop
+from divco_tf.training import experiment
 from divco_tf.training.experiment import claim_model_dir
 from tests.data.images import image_folder
 from tests.training import runs
@@ -143,7 +143,7 @@ def test_a_folder_of_other_classes_than_the_datasets_is_refused(divco, images, t
 
 def test_data_of_another_number_of_classes_than_the_datasets_is_refused(divco, tmp_path, monkeypatch):
     three = ArraySource(np.zeros((300, 8, 8, 3), np.uint8), np.arange(300) % 3, "abc")
-    monkeypatch.setattr(loop, "open_source", lambda *_, **__: three)
+    monkeypatch.setattr(experiment, "open_source", lambda *_, **__: three)
     line = divco.refusal("train", *DIGITS, f"--model_dir={tmp_path / 'run'}")
     assert "digits of 10 classes" in line and "3 classes" in line
 
@@ -232,7 +232,7 @@ def test_a_process_whose_loss_is_not_finite_ends(tmp_path):
 def test_an_interrupted_process_ends(tmp_path):
     signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell's background job inherits that it is ignored
     process = start(DIGITS[0], f"--model_dir={tmp_path}", "--bind=loop.Options.progress_seconds=0.0")
-    assert next(process.stdout).startswith("step 1/")
+    assert next(process.stdout).startswith("views: ") and next(process.stdout).startswith("step 1/")
     process.send_signal(signal.SIGINT)
     assert last_line(process, status=130) == "divco-train: error: interrupted"
     runs.assert_nothing_is_half_written(tmp_path)

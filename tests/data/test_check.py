@@ -1,0 +1,49 @@
+"""Reading a whole source, and what is told of it."""
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from divco_tf.data.check import check
+from divco_tf.data.sources import ArraySource, open_source
+from tests.data.images import image_folder, photograph
+
+
+@pytest.fixture
+def folder(tmp_path):
+    """A folder whose images for training are all those of train/."""
+    image_folder(tmp_path / "train", classes=2, images=4)
+    image_folder(tmp_path / "validation", classes=2, images=1)
+    return tmp_path
+
+
+def lines(root) -> list[str]:
+    source = open_source("image_folder", "train", data_dir=str(root), image_size=8, held_out=0.0, on_error="skip")
+    return check(source, threads=2).lines()
+
+
+def test_a_good_source_has_counts_and_no_problems():
+    source = ArraySource(np.zeros((6, 4, 4, 3), np.uint8), np.arange(6) % 2, ("a", "b"))
+    findings = check(source, threads=2)
+    assert findings.problems == [] and findings.images == 6 and findings.by_class == {"a": 3, "b": 3}
+
+
+def test_each_kind_of_bad_file_has_its_line(folder):
+    train = folder / "train"
+    cut = train / "class0" / "1.jpg"
+    cut.write_bytes(cut.read_bytes()[:-200])
+    (train / "class0" / "empty.jpg").write_bytes(b"")
+    (train / "class1" / "notes.jpg").write_text("no image")
+    turned = photograph(30, 20)
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    turned.save(train / "class1" / "turned.jpg", exif=exif)
+    photograph(8, 8).save(train / "class1" / "moves.gif", save_all=True, append_images=[photograph(8, 8, seed=1)])
+    told = lines(folder)
+    assert told[3] == "12 images, of which 3 cannot be read"
+    for name, cause in (("1.jpg", "truncated"), ("empty.jpg", "it is empty"), ("notes.jpg", "it is no JPEG")):
+        [line] = [line for line in told[:3] if name in line]
+        assert line.startswith("An image cannot be read (") and cause in line and line.endswith("the file.")
+    assert "1 have an EXIF rotation, which is not applied" in told
+    assert "1 are animated; their first frame counts" in told
+    assert any(line.startswith("2 classes, from ") for line in told)
