@@ -1,7 +1,8 @@
 """Measures divco_tf against what else there is, in one run: divco-benchmark step --backbone wide_resnet40_1.
 
 `step` times training steps, `compile` the way to the first one of deep networks, with the peak memory;
-`grouped` times grouped convolutions and networks of them (of the flags it takes --rounds and --out).
+`grouped` times grouped convolutions and networks of them (of the flags it takes --rounds and --out); `views` times
+making training views, of CIFAR-10 in --data_dir or else of parts of two photographs (--rounds, --out).
 
 Every system of a table is timed in turn, round by round: machines are shared and noisy, so ratios count. Run nothing
 else meanwhile.
@@ -25,6 +26,7 @@ _NUM_CLASSES = flags.DEFINE_integer("num_classes", 10, "K.")
 _XLA = flags.DEFINE_bool("xla", False, "Time the branch stack under XLA too.")
 _ROUNDS = flags.DEFINE_integer("rounds", 5, "Rounds in which every system takes its turn.")
 _STEPS = flags.DEFINE_integer("steps", 10, "Steps a turn.")
+_DATA_DIR = _app.data_dir_flag()
 _OUT = flags.DEFINE_string("out", None, "A file for the result as JSON; without it JSON follows the table.")
 
 
@@ -85,7 +87,14 @@ def _grouped() -> dict[str, Any]:
     return _benchmark_grouped.run(rounds=_ROUNDS.value, report=_report)
 
 
-_COMMANDS = {"step": _step, "compile": _compile, "grouped": _grouped}
+def _views() -> dict[str, Any]:
+    _app.load_tensorflow()
+    from divco_tf.tools import _benchmark_views
+
+    return _benchmark_views.run(data_dir=_DATA_DIR.value, rounds=_ROUNDS.value, report=_report)
+
+
+_COMMANDS = {"step": _step, "compile": _compile, "grouped": _grouped, "views": _views}
 
 
 def _report(line: str) -> None:

@@ -224,11 +224,15 @@ class ViewPipeline:
                 self.replaced[index] = str(error)
         raise InputError(f"No image of the epoch can be read. Received: {len(order)} bad ones; mend the data.")
 
+    def boxes(self, keys: np.ndarray, height: int, width: int) -> list[Box]:
+        """The parts of a stored image of these pixels that its views, of `keys` uint64 [S], show."""
+        return [self._maker(branch).box(key, height, width) for branch, key in enumerate(keys)]
+
     def _fill_from_stored(self, index: int, keys: np.ndarray, views: np.ndarray) -> None:
         boxes: list[Box] = []
 
         def choose(height: int, width: int) -> Box:
-            boxes[:] = [self._maker(branch).box(key, height, width) for branch, key in enumerate(keys)]
+            boxes[:] = self.boxes(keys, height, width)
             return union(boxes)
 
         region = self.source.read_region(index, choose)
