@@ -6,14 +6,11 @@ from divco_tf.data.augmentations import RESAMPLINGS, ROUNDINGS, Augmentation, Ra
 from divco_tf.data.decoding import Box
 from divco_tf.data.image_ops import augment
 from divco_tf.data.image_ops.basic import crop_flip, erase, mirrored, normalise
-from divco_tf.data.image_ops.random_numbers import fold
 from divco_tf.data.image_ops.resize import BICUBIC, draw_box, resize
 from divco_tf.data.image_ops.view import fill_views
 from divco_tf.data.operations import BUILT_IN, OWN
 from divco_tf.data.policies import ViewPolicy
 from divco_tf.errors import InputError
-
-_OWN_DRAWS = np.uint64(0x6F776E)  # "own": sets the keys of the user's operations apart
 
 
 class ViewMaker:
@@ -119,8 +116,7 @@ class ViewMaker:
                     augment.apply_step(record, image, view, counts, levels)
                     image = view
                 else:
-                    own_key = fold(fold(fold(key, _OWN_DRAWS), np.uint64(place)), np.uint64(number))
-                    image = _checked(self._name(code), image, int(own_key))
+                    image = _checked(self._name(code), image, augment.own_key(key, place, number))
         return image
 
     def _records(self, key: np.uint64, place: int) -> np.ndarray:
