@@ -51,17 +51,21 @@ def image_info(data: bytes) -> ImageInfo:
     Raises:
       ValueError: it is no image, or its header is corrupt. The message is the cause, without the file's name.
     """
-    image = _open(data)
+    image, file_format = _open(data), _format(data)
+    try:
+        frames = 1 if file_format == "JPEG" else getattr(image, "n_frames", 1)  # phones append other sizes to a JPEG
+    except Exception as error:  # whatever Pillow and its plugins stumble over
+        raise ValueError(f"the header of its {file_format} data is truncated or corrupt") from error
+    return ImageInfo(file_format, image.height, image.width, rotated=_is_rotated(image), frames=frames)
+
+
+def _is_rotated(image: Image.Image) -> bool:
     exif = Image.Exif()
-    exif.load(image.info.get("exif") or b"")  # `getexif` would decode a PNG file to look for more behind its pixels
-    file_format = _format(data)
-    return ImageInfo(
-        format=file_format,
-        height=image.height,
-        width=image.width,
-        rotated=exif.get(ExifTags.Base.Orientation, 1) in range(2, 9),
-        frames=1 if file_format == "JPEG" else getattr(image, "n_frames", 1),  # phones append other sizes to a JPEG
-    )
+    try:
+        exif.load(image.info.get("exif") or b"")  # `getexif` would decode a PNG file to look for more behind its pixels
+        return exif.get(ExifTags.Base.Orientation, 1) in range(2, 9)
+    except Exception:  # viewers, too, show an image whose EXIF is corrupt as it lies
+        return False
 
 
 def decode(data: bytes, choose: Callable[[int, int], Box] | None = None) -> np.ndarray:
