@@ -51,23 +51,29 @@ def image_info(data: bytes) -> ImageInfo:
     Raises:
       ValueError: it is no image, or its header is corrupt. The message is the cause, without the file's name.
     """
-    image = _open(data)
+    image, file_format = _open(data), _format(data)
+    try:
+        frames = 1 if file_format == "JPEG" else getattr(image, "n_frames", 1)  # phones append other sizes to a JPEG
+    except Exception as error:  # whatever Pillow and its plugins stumble over
+        raise ValueError(f"the header of its {file_format} data is truncated or corrupt") from error
+    return ImageInfo(file_format, image.height, image.width, rotated=_is_rotated(image), frames=frames)
+
+
+def _is_rotated(image: Image.Image) -> bool:
     exif = Image.Exif()
-    exif.load(image.info.get("exif") or b"")  # `getexif` would decode a PNG file to look for more behind its pixels
-    file_format = _format(data)
-    return ImageInfo(
-        format=file_format,
-        height=image.height,
-        width=image.width,
-        rotated=exif.get(ExifTags.Base.Orientation, 1) in range(2, 9),
-        frames=1 if file_format == "JPEG" else getattr(image, "n_frames", 1),  # phones append other sizes to a JPEG
-    )
+    try:
+        exif.load(image.info.get("exif") or b"")  # `getexif` would decode a PNG file to look for more behind its pixels
+        return exif.get(ExifTags.Base.Orientation, 1) in range(2, 9)
+    except Exception:  # viewers, too, show an image whose EXIF is corrupt as it lies
+        return False
 
 
 def decode(data: bytes, choose: Callable[[int, int], Box] | None = None) -> np.ndarray:
     """Decodes an image, or a part of it.
 
-    Safe in threads of tf.data: no tf.function is called, which would wait for that very pool's threads.
+    Safe in threads of tf.data: no tf.function is called, which would wait for that very pool's threads. It takes twice
+    the memory of the wanted part: measured on 20 megapixels 116 MiB for the whole, 8 MiB for a part of 4 MiB (63 MiB
+    if the JPEG is progressive).
 
     Args:
       data: an encoded image, of at most `2 * PIL.Image.MAX_IMAGE_PIXELS` pixels (179 million).
@@ -105,11 +111,13 @@ def _decode_jpeg(data: bytes, box: Box, height: int, width: int) -> np.ndarray:
     # The exact transform: TensorFlow's default one differs from Pillow's by up to 4 grey levels.
     options = {"channels": 3, "dct_method": "INTEGER_ACCURATE"}
     top, left, box_height, box_width = box
+    start, stop = max(0, left - _MARGIN), min(width, left + box_width + _MARGIN)
+    if 2 * (stop - start) > width:  # leaving out a few columns costs more than it saves: up to 1.2 times the whole
+        start, stop = 0, width
     with tf.device("CPU:0"):
         # A missing end goes unnoticed where the wanted rows come before it; data behind the end is rare.
-        if (box_height, box_width) == (height, width) or not data.endswith(_END_OF_JPEG):
+        if (box_height, stop - start) == (height, width) or not data.endswith(_END_OF_JPEG):
             return _part(memoryview(tf.io.decode_jpeg(data, **options)), box)
-        start, stop = max(0, left - _MARGIN), min(width, left + box_width + _MARGIN)
         pixels = tf.io.decode_and_crop_jpeg(data, [top, start, box_height, stop - start], **options)
         return _part(memoryview(pixels), (0, left - start, box_height, box_width))
 

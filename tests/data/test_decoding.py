@@ -152,6 +152,27 @@ def test_rotation_is_told_and_not_applied(file_format, orientation, rotated):
     np.testing.assert_array_equal(decode(data), decode(encoded(PHOTOGRAPH, file_format)))
 
 
+def test_an_image_whose_exif_is_corrupt_counts_as_not_rotated():
+    exif = Image.Exif()
+    exif[ExifTags.Base.Orientation] = 6
+    data = encoded(PHOTOGRAPH, "JPEG", exif=exif)
+    for damaged in (data.replace(b"MM\0*", b"MM\0?"), data.replace(b"MM\0*\0\0\0\x08", b"MM\0*\0\0\0\x7f")):
+        assert damaged != data and not image_info(damaged).rotated
+        np.testing.assert_array_equal(decode(damaged), decode(data))
+
+
+@settings(deadline=None, max_examples=200)
+@given(data=st.data())
+def test_a_damaged_header_is_read_or_refused_by_one_cause(data):
+    damaged = bytearray(FILES[data.draw(st.sampled_from(list(FILES)))])
+    for _ in range(data.draw(st.integers(1, 3))):
+        damaged[data.draw(st.integers(PREFIX_BYTES, len(damaged) - 1))] = data.draw(st.integers(0, 255))
+    try:
+        assert image_info(bytes(damaged)).frames >= 1
+    except ValueError as error:
+        assert "\n" not in str(error)
+
+
 @pytest.mark.parametrize("kind", ["4:2:0", "4:2:0 progressive", "PNG RGB", "WEBP", "GIF", "BMP"])
 @pytest.mark.parametrize("kept", [0.0, 0.001, 0.02, 0.5, 0.9, 0.99])
 def test_a_truncated_file_is_never_a_part_of_an_image(kind, kept):
