@@ -12,7 +12,8 @@ from divco_tf.data.image_ops.photometry import copy
 from divco_tf.data.image_ops.random_numbers import kernel
 
 NEAREST, BILINEAR, BICUBIC = range(3)
-_0, _05, _1, _2, _255 = (np.float32(number) for number in (0, 0.5, 1, 2, 255))
+_0, _1, _2, _255 = (np.float32(number) for number in (0, 1, 2, 255))
+_TINY = np.float32(2.0**-12)
 
 
 @kernel
@@ -100,21 +101,24 @@ def _nearest(image, view, a, b, c, d, e, f, fill):
 
 
 @kernel
-def _weights(fraction, cubic):
-    """Of the pixels -1, 0, 1 and 2 from the one before a place, float32."""
+def _weights(fraction):
+    """Bicubic, of the pixels -1, 0, 1 and 2 from the one before a place, float32."""
     t = np.float32(fraction)
-    if not cubic:
-        return _0, _1 - t, t, _0
     t2 = t * t
     t3 = t2 * t
     return _2 * t2 - t - t3, _1 - _2 * t2 + t3, t + t2 - t3, t3 - t2
 
 
 @kernel
-def _level(number, cubic):
-    """Pillow rounds bilinear values and cuts bicubic ones off."""
-    number = min(max(number if cubic else number + _05, _0), _255)
-    return np.uint8(np.int32(number))
+def _level(number):
+    """Pillow rounds down what it has in float64; in float32 whole numbers may come out 1e-4 too small."""
+    return np.uint8(np.int32(min(max(number + _TINY, _0), _255)))
+
+
+@kernel
+def _between(first, second, share):
+    """In this form, which returns equal levels as they are, and float64: rounding down shows an error of one bit."""
+    return first + (np.float64(second) - first) * share
 
 
 @kernel
@@ -132,15 +136,20 @@ def _interpolate(image, view, a, b, c, d, e, f, cubic, fill):
             source_y -= 0.5
             left, top = np.int64(math.floor(source_x)), np.int64(math.floor(source_y))
             part_x, part_y = source_x - left, source_y - top
-            wx = _weights(part_x, cubic)
             x0, x1, x2, x3 = max(left - 1, 0), max(left, 0), min(left + 1, width - 1), min(left + 2, width - 1)
             y0, y1, y2, y3 = max(top - 1, 0), max(top, 0), min(top + 1, height - 1), min(top + 2, height - 1)
+            if not cubic:
+                for channel in range(3):
+                    above = _between(image[y1, x1, channel], image[y1, x2, channel], part_x)
+                    below = _between(image[y2, x1, channel], image[y2, x2, channel], part_x)
+                    view[y, x, channel] = np.uint8(np.int32(_between(above, below, part_y)))
+                continue
+            wx = _weights(part_x)
             if part_y == 0:  # shears and moves along a row
                 for channel in range(3):
-                    level = _across(image[y1], x0, x1, x2, x3, wx, channel)
-                    view[y, x, channel] = _level(level, cubic)
+                    view[y, x, channel] = _level(_across(image[y1], x0, x1, x2, x3, wx, channel))
                 continue
-            wy = _weights(part_y, cubic)
+            wy = _weights(part_y)
             for channel in range(3):
                 if part_x == 0:
                     level = wy[0] * np.float32(image[y0, x1, channel]) + wy[1] * np.float32(image[y1, x1, channel])
@@ -150,7 +159,7 @@ def _interpolate(image, view, a, b, c, d, e, f, cubic, fill):
                     level += wy[1] * _across(image[y1], x0, x1, x2, x3, wx, channel)
                     level += wy[2] * _across(image[y2], x0, x1, x2, x3, wx, channel)
                     level += wy[3] * _across(image[y3], x0, x1, x2, x3, wx, channel)
-                view[y, x, channel] = _level(level, cubic)
+                view[y, x, channel] = _level(level)
 
 
 @kernel
