@@ -3,6 +3,7 @@
 import dataclasses
 import functools
 import io
+import random
 import statistics
 import sys
 import time
@@ -122,7 +123,7 @@ def _small(name: str, policy: ViewPolicy, source: Source) -> dict[str, tuple[Sys
     pillow, views = [Image.fromarray(image) for image in images], BATCH_SIZE * SPLIT_FACTOR
     ours = ViewMaker(policy, mean=facts.mean, std=facts.std)
     theirs = PillowViews(policy, mean=facts.mean, std=facts.std)
-    steps = iter(range(2**40))
+    steps, generator = iter(range(2**40)), random.Random(0)
 
     def our_views(maker: ViewMaker) -> np.ndarray:
         keys = view_keys(seed=0, step=next(steps), batch_size=BATCH_SIZE, split_factor=SPLIT_FACTOR)
@@ -130,7 +131,7 @@ def _small(name: str, policy: ViewPolicy, source: Source) -> dict[str, tuple[Sys
 
     systems = {
         "ours": (lambda: our_views(ours), views),
-        "Pillow": (lambda: [[theirs(image) for _ in range(SPLIT_FACTOR)] for image in pillow], views),
+        "Pillow": (lambda: [[theirs(image, generator) for _ in range(SPLIT_FACTOR)] for image in pillow], views),
     }
     if name == KERAS_CV:
         systems["keras-cv, the RandAugment alone"] = (_keras_cv(np.repeat(images, SPLIT_FACTOR, axis=0)), views)
@@ -159,13 +160,13 @@ def _large(split_factor: int) -> dict[str, tuple[System, int]]:
     pipeline = ViewPipeline(
         _Encoded(files), batch_size=JPEGS, split_factor=split_factor, policy=policy, preprocessing=preprocessing
     )
-    steps = iter(range(2**40))
+    steps, generator = iter(range(2**40)), random.Random(0)
 
     def pillow() -> None:
         for data in files:
             image = Image.open(io.BytesIO(data)).convert("RGB")
             for _ in range(split_factor):
-                theirs(image)
+                theirs(image, generator)
 
     views = JPEGS * split_factor
     return {

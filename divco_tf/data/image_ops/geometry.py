@@ -12,7 +12,8 @@ from divco_tf.data.image_ops.photometry import copy
 from divco_tf.data.image_ops.random_numbers import kernel
 
 NEAREST, BILINEAR, BICUBIC = range(3)
-_0, _05, _1, _2, _255 = (np.float32(number) for number in (0, 0.5, 1, 2, 255))
+_START = np.int64(0)  # not a literal, which would be another type to numba
+_0, _1, _2, _255, _TINY = (np.float32(number) for number in (0, 1, 2, 255, 1e-3))
 
 
 @kernel
@@ -111,10 +112,9 @@ def _weights(fraction, cubic):
 
 
 @kernel
-def _level(number, cubic):
-    """Pillow rounds bilinear values and cuts bicubic ones off."""
-    number = min(max(number if cubic else number + _05, _0), _255)
-    return np.uint8(np.int32(number))
+def _level(number):
+    """Pillow rounds down what it has in float64; in float32 whole numbers may come out 1e-4 too small."""
+    return np.uint8(np.int32(min(max(number + _TINY, _0), _255)))
 
 
 @kernel
@@ -162,17 +162,17 @@ def _interpolate_rows(image, view, b, c, e, f, cubic, fill):
         weights = _weights(shift - whole, cubic)
         first = min(max(1 - whole, 0), width)  # of the columns whose four neighbours are all inside
         last = max(min(width - 2 - whole, width), first)
-        _interpolate_ends(line, target[y], 0, first, shift, weights, cubic, fill)
+        _interpolate_ends(line, target[y], _START, first, shift, weights, fill)
         inner, out = line[3 * (first + whole - 1) :] if first < last else line, target[y, 3 * first : 3 * last]
         w0, w1, w2, w3 = weights
         for i in range(out.size):
             level = w0 * inner[i] + w1 * inner[i + 3] + w2 * inner[i + 6] + w3 * inner[i + 9]
-            out[i] = _level(level, cubic)
-        _interpolate_ends(line, target[y], last, width, shift, weights, cubic, fill)
+            out[i] = _level(level)
+        _interpolate_ends(line, target[y], last, width, shift, weights, fill)
 
 
 @kernel
-def _interpolate_ends(line, out, start, stop, shift, weights, cubic, fill):
+def _interpolate_ends(line, out, start, stop, shift, weights, fill):
     """The columns of a row that have neighbours beyond its ends, which repeat."""
     width = line.size // 3
     for x in range(start, stop):
@@ -185,7 +185,7 @@ def _interpolate_ends(line, out, start, stop, shift, weights, cubic, fill):
             for neighbour in range(4):
                 column = min(max(left - 1 + neighbour, 0), width - 1)
                 level += weights[neighbour] * line[3 * column + channel]
-            out[3 * x + channel] = _level(level, cubic)
+            out[3 * x + channel] = _level(level)
 
 
 @kernel
@@ -218,7 +218,7 @@ def _interpolate_pixels(image, view, a, b, c, d, e, f, cubic, fill):
                 level += wy[1] * _across(row1, x0, x1, x2, x3, wx, channel)
                 level += wy[2] * _across(row2, x0, x1, x2, x3, wx, channel)
                 level += wy[3] * _across(row3, x0, x1, x2, x3, wx, channel)
-                view[y, x, channel] = _level(level, cubic)
+                view[y, x, channel] = _level(level)
 
 
 @kernel
