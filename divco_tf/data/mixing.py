@@ -1,4 +1,4 @@
-"""Mixing of examples: mixup (arXiv 1710.09412) blends two, CutMix (arXiv 1905.04899) pastes a box of one on the other."""
+"""Mixing of examples: mixup (arXiv 1710.09412) blends two, CutMix (arXiv 1905.04899) pastes a box of one on another."""
 
 import dataclasses
 import math
@@ -26,7 +26,16 @@ class Mixture:
     centre: tuple[float, float] | None = None
 
     def positions(self, start: int, stop: int) -> np.ndarray:
-        """Which positions of the global batch it takes to make [start, stop): int64, ascending, partners among them."""
+        """Which positions of the global batch it takes to make [start, stop): int64, ascending, partners among them.
+
+        Raises:
+          InputError: the slice is empty or reaches beyond the batch.
+        """
+        if not 0 <= start < stop <= len(self.partners):
+            raise InputError(
+                f"A slice of the global batch has examples. Received: {start} to {stop} of {len(self.partners)}; 0 <= "
+                "start < stop <= batch size would work."
+            )
         return np.union1d(np.arange(start, stop), self.partners[start:stop])
 
     def box(self, height: int, width: int) -> tuple[int, int, int, int]:
@@ -54,7 +63,7 @@ class Mixture:
           Views float32 [stop - start, S, H, W, 3], labels float32 [stop - start, K].
 
         Raises:
-          InputError: the views are others than those positions.
+          InputError: the views are others than those positions, or there is no such slice.
         """
         stop = len(self.partners) if stop is None else stop
         positions = self.positions(start, stop)
@@ -153,7 +162,7 @@ def draw_mixup(*, seed: int, step: int, batch_size: int, alpha: float) -> tuple[
 def mixup(
     views: np.ndarray, labels: np.ndarray, *, seed: int, step: int, alpha: float
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Mixup of a global batch, views float32 [B, S, H, W, 3] and labels float32 [B, K]; alpha 0 returns them as they are.
+    """Mixup of a global batch: views float32 [B, S, H, W, 3], labels float32 [B, K]. Alpha 0 returns them as they are.
 
     Raises:
       InputError: alpha is negative.
