@@ -26,7 +26,16 @@ class Mixture:
     centre: tuple[float, float] | None = None
 
     def positions(self, start: int, stop: int) -> np.ndarray:
-        """Which positions of the global batch it takes to make [start, stop): int64, ascending, partners among them."""
+        """Which positions of the global batch it takes to make [start, stop): int64, ascending, partners among them.
+
+        Raises:
+          InputError: the slice is empty or reaches beyond the batch.
+        """
+        if not 0 <= start < stop <= len(self.partners):
+            raise InputError(
+                f"A slice of the global batch has examples. Received: {start} to {stop} of {len(self.partners)}; 0 <= "
+                "start < stop <= batch size would work."
+            )
         return np.union1d(np.arange(start, stop), self.partners[start:stop])
 
     def box(self, height: int, width: int) -> tuple[int, int, int, int]:
@@ -54,7 +63,7 @@ class Mixture:
           Views float32 [stop - start, S, H, W, 3], labels float32 [stop - start, K].
 
         Raises:
-          InputError: the views are others than those positions.
+          InputError: the views are others than those positions, or there is no such slice.
         """
         stop = len(self.partners) if stop is None else stop
         positions = self.positions(start, stop)
@@ -136,27 +145,3 @@ class Mixing:
         block = self.block or batch_size
         partners = [start + generator.permutation(block) for start in range(0, batch_size, block)]
         return Mixture(share, np.concatenate(partners), tuple(generator.random(2).tolist()) if cutmix else None)
-
-
-def draw_mixup(*, seed: int, step: int, batch_size: int, alpha: float) -> tuple[float, np.ndarray]:
-    """What mixup draws for a step: the share of an example itself, and partners int64 [B].
-
-    Raises:
-      InputError: alpha is not positive.
-    """
-    mixture = Mixing(mixup_alpha=alpha).draw(seed=seed, step=step, batch_size=batch_size)
-    if mixture is None:
-        raise InputError(f"Mixup's alpha is positive. Received: {alpha}; the paper's is 0.2, and 0 leaves mixup out.")
-    return mixture.share, mixture.partners
-
-
-def mixup(
-    views: np.ndarray, labels: np.ndarray, *, seed: int, step: int, alpha: float
-) -> tuple[np.ndarray, np.ndarray]:
-    """Mixup of a global batch, views float32 [B, S, H, W, 3], labels float32 [B, K]; alpha 0 leaves them as they are.
-
-    Raises:
-      InputError: alpha is negative.
-    """
-    mixture = Mixing(mixup_alpha=alpha).draw(seed=seed, step=step, batch_size=len(views))
-    return (views, labels) if mixture is None else mixture.apply(views, labels)

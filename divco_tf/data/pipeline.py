@@ -115,16 +115,14 @@ class ViewPipeline:
           InputError: the step is negative, or an image cannot be read.
         """
         _check_step(step)
-        own = slice(*self._part)
+        start, stop = self._part
         mixture = self._mixing.draw(seed=self.seed, step=step, batch_size=self.batch_size)
-        if mixture is None:
-            views, labels = self.unmixed_at(step, np.arange(own.start, own.stop))
-        else:
-            views, labels = self.unmixed_at(step, mixture.positions(own.start, own.stop))
-            views, labels = mixture.apply(views, labels, start=own.start, stop=own.stop)
-        if self._identical_views:
-            views = np.repeat(views, self.split_factor, axis=1)
-        return self._batch_operations(views, labels, seed=self.seed, step=step)
+        needed = np.arange(start, stop) if mixture is None else mixture.positions(start, stop)
+        views, labels = self.unmixed_at(step, needed)
+        views, labels = self._batch_operations(views, labels, seed=self.seed, step=step)
+        if mixture is not None:
+            views, labels = mixture.apply(views, labels, start=start, stop=stop)
+        return (np.repeat(views, self.split_factor, axis=1) if self._identical_views else views), labels
 
     def unmixed_at(self, step: int, positions: Sequence[int] | np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """What `positions` (int [n], of the global batch) hold before they are mixed.
@@ -292,10 +290,11 @@ def _check_batch(
     if on_error not in ON_ERROR:
         raise InputError(f"What to do about a bad image. Received: {on_error!r}; {' or '.join(ON_ERROR)} would work.")
     index, count = part
-    if count > 1 and any(isinstance(operation, KerasLayer) for operation in batch_operations):
+    if count > 1 and batch_operations:
         raise InputError(
-            f"A Keras layer draws for the batch it sees, so a host's part would get other views than in the whole. "
-            f"Received: part={part} and a KerasLayer; (0, 1), or a policy's augmentation, would work."
+            f"A batch operation draws for the batch it sees, so a host's part would get other views than in the whole. "
+            f"Received: part={part} and {len(batch_operations)} batch operations; part=(0, 1), or a policy's "
+            "augmentation, would work."
         )
     if not 0 <= index < count or batch_size % count:
         raise InputError(

@@ -10,8 +10,8 @@ import tensorflow as tf
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from divco_tf.data import mixing
 from divco_tf.data.image_ops.random_numbers import view_keys
+from divco_tf.data.mixing import Mixing
 from divco_tf.data.pipeline import ViewPipeline, evaluation_dataset, reraise_input_error
 from divco_tf.data.policies import POLICIES, ViewPolicy
 from divco_tf.data.preprocessing import Preprocessing
@@ -87,7 +87,8 @@ def test_a_batch_is_made_of_the_kernels_then_mixup():
     indices = stream.indices_at(11)
     keys = view_keys(seed=5, step=11, batch_size=8, split_factor=3)
     plain = ViewMaker(POLICIES["svhn_no_autoaugment"], mean=MEAN, std=STD)(stream.source.images[indices], keys)
-    share, partners = mixing.draw_mixup(seed=5, step=11, batch_size=8, alpha=0.2)
+    mixture = Mixing(mixup_alpha=0.2).draw(seed=5, step=11, batch_size=8)
+    share, partners = mixture.share, mixture.partners
     np.testing.assert_allclose(views, share * plain + (1 - share) * plain[partners], atol=1e-6)
     one_hot = np.eye(3)[stream.source.labels[indices]]
     np.testing.assert_allclose(labels, share * one_hot + (1 - share) * one_hot[partners], atol=1e-6)

@@ -184,7 +184,7 @@ def test_warming_up_makes_no_difference_and_no_noise(photos):
         ({"on_error": "ignore"}, "'ignore'; raise or skip"),
         ({"part": (2, 2)}, r"part=\(2, 2\)"),
         ({"part": (0, 3)}, r"part=\(0, 3\) of batch_size=8"),
-        ({"part": (0, 2), "batch_operations": (KerasLayer("keras.layers.RandomFlip"),)}, "a KerasLayer"),
+        ({"part": (0, 2), "batch_operations": (KerasLayer("keras.layers.RandomFlip"),)}, "1 batch operations"),
         ({"mix_block": 3}, "block=3 for a batch of 8"),
         ({"cutmix_alpha": -1.0}, "cutmix_alpha"),
     ],

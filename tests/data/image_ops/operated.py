@@ -19,7 +19,7 @@ def by_kernel(
 ) -> np.ndarray:
     """What the kernel makes of an image, uint8 [H, W, 3]."""
     record = np.array([BUILT_IN.index(operation), argument, RESAMPLINGS.index(resampling), *fill], np.float64)
-    view = np.full_like(image, 77)  # a pixel that is not written shows
+    view = np.full(image.shape, 77, np.uint8)  # a pixel that is not written shows
     augment.apply_step(record, image.copy(), view, np.ones((3, 256), np.int64), np.ones((3, 256), np.uint8))
     return view
 

@@ -1,0 +1,264 @@
+"""Operations on a batch."""
+
+import concurrent.futures
+import dataclasses
+import json
+import random
+
+import keras
+import numpy as np
+import pytest
+import tensorflow as tf
+
+from divco_tf.data.batch_ops import BATCH_OPERATIONS, BatchOperations, KerasLayer, register_batch_operation
+from divco_tf.errors import InputError
+
+MEAN, STD = (0.4914, 0.4822, 0.4465), (0.2023, 0.1994, 0.201)
+SIZE = 18  # KerasCV's Equalization changes nothing below 255 pixels
+
+# Without arguments of colour ranges: `value_range` settles itself.
+REPEATABLE = [
+    ("keras.layers.AutoContrast", {}),
+    ("keras.layers.RandAugment", {}),
+    ("keras.layers.RandomBrightness", {"factor": 0.3}),
+    ("keras.layers.RandomColorJitter", {"brightness_factor": 0.3, "hue_factor": 0.2}),
+    ("keras.layers.RandomContrast", {"factor": 0.3}),
+    ("keras.layers.RandomErasing", {}),
+    ("keras.layers.RandomFlip", {}),
+    ("keras.layers.RandomHue", {"factor": 0.3}),
+    ("keras.layers.RandomRotation", {"factor": 0.1}),
+    ("keras.layers.RandomSharpness", {"factor": [0.2, 0.8]}),
+    ("keras_cv.layers.ChannelShuffle", {}),
+    ("keras_cv.layers.Equalization", {}),
+    ("keras_cv.layers.GridMask", {}),
+    ("keras_cv.layers.JitteredResize", {"target_size": (SIZE, SIZE), "scale_factor": (0.8, 1.2)}),
+    ("keras_cv.layers.RandAugment", {"augmentations_per_image": 2}),
+    ("keras_cv.layers.RandomColorDegeneration", {"factor": 0.5}),
+    ("keras_cv.layers.RandomCutout", {"height_factor": [0.1, 0.5], "width_factor": 0.5}),
+    ("keras_cv.layers.RandomRotation", {"factor": 0.1}),
+    ("keras_cv.layers.RandomSharpness", {"factor": 0.5}),
+    ("keras_cv.layers.Solarization", {"addition_factor": [0, 50]}),
+]
+UNSEEDED = [
+    ("keras.layers.AugMix", {}),
+    ("keras_cv.layers.AugMix", {}),
+    ("keras_cv.layers.RandomCutout", {"height_factor": 0.5, "width_factor": 0.5, "fill_mode": "gaussian_noise"}),
+]
+DRAWS_NOTHING = ("keras.layers.AutoContrast", "keras_cv.layers.Equalization")
+
+
+def pixels(size: int = 8, split: int = 2, side: int = SIZE) -> np.ndarray:
+    return np.random.default_rng(1).integers(0, 256, (size, split, side, side, 3)).astype(np.float32)
+
+
+def normalised(values: np.ndarray) -> np.ndarray:
+    scale, shift = 1 / (255 * np.array(STD)), -np.array(MEAN) / STD
+    return values * scale.astype(np.float32) + shift.astype(np.float32)
+
+
+def labels(size: int = 8) -> np.ndarray:
+    return np.eye(size, 3, dtype=np.float32)
+
+
+def operations(*functions) -> BatchOperations:
+    return BatchOperations(functions, image_size=SIZE, mean=MEAN, std=STD)
+
+
+def apply(built, key: int, views: np.ndarray | None = None) -> np.ndarray:
+    views = pixels() if views is None else views
+    return built(views, labels(len(views)), key)[0]
+
+
+def test_an_operation_sees_whole_grey_levels_and_untouched_ones_come_back_bit_by_bit():
+    values = pixels()
+    views = normalised(values)
+    views[0, 0, :4, :4] = 0  # erased: the mean colour
+    seen = []
+
+    def look(views, labels, key):
+        seen.append(views.copy())
+        return views, labels
+
+    before = views.copy()
+    after, same_labels = operations(look)(views, labels(), seed=0, step=0)
+    np.testing.assert_allclose(seen[0][0, 0, :4, :4], np.broadcast_to(255 * np.array(MEAN), (4, 4, 3)), rtol=1e-5)
+    values[0, 0, :4, :4], seen[0][0, 0, :4, :4] = 0, 0
+    np.testing.assert_array_equal(seen[0], values)
+    np.testing.assert_array_equal(after[1:], views[1:])
+    np.testing.assert_allclose(after, views, atol=1e-5)
+    np.testing.assert_array_equal(views, before)
+    np.testing.assert_array_equal(same_labels, labels())
+    assert after.dtype == same_labels.dtype == np.float32
+
+
+def test_operations_run_in_order_and_may_change_what_they_are_given():
+    def half(views, labels, key):
+        views /= 2
+        labels *= 0.5
+        return views, labels
+
+    def plus_ten(views, labels, key):
+        return views + 10, labels
+
+    given_labels = labels()
+    views, halved = operations(half, plus_ten)(normalised(pixels()), given_labels, seed=0, step=0)
+    np.testing.assert_allclose(views, normalised(pixels() / 2 + 10), atol=1e-5)
+    np.testing.assert_array_equal(halved, given_labels / 2)
+    np.testing.assert_array_equal(given_labels, labels())
+
+
+def test_a_key_is_settled_by_seed_step_and_place():
+    keys = []
+
+    def note(views, labels, key):
+        keys.append(key)
+        return views, labels
+
+    both = operations(note, note)
+    for seed, step in [(0, 0), (0, 1), (1, 0), (-1, 0), (0, 0)]:
+        both(normalised(pixels(2)), labels(2), seed=seed, step=step)
+    assert len(set(keys)) == 8 and keys[:2] == keys[-2:]
+    assert all(isinstance(key, int) and 0 <= key < 2**63 for key in keys)
+
+
+def test_no_operation_returns_what_it_was_given():
+    views, given = normalised(pixels()), labels()
+    none = operations()
+    assert not none and len(operations(lambda views, labels, key: (views, labels))) == 1
+    same_views, same_labels = none(views, given, seed=0, step=0)
+    assert same_views is views and same_labels is given
+
+
+def test_a_registered_function_is_found_by_name(monkeypatch):
+    monkeypatch.setattr(BATCH_OPERATIONS, "_entries", {})
+
+    @register_batch_operation("negative")
+    def negative(views, labels, key):
+        return 255 - views, labels
+
+    views, _ = operations("negative")(normalised(pixels()), labels(), seed=0, step=0)
+    np.testing.assert_allclose(views, normalised(255 - pixels()), atol=1e-5)
+    with pytest.raises(InputError, match="Unknown batch operation. Received: negatve. Did you mean negative?"):
+        operations("negatve")
+    with pytest.raises(InputError, match="registered already"):
+        register_batch_operation("negative")(negative)
+
+
+@pytest.mark.parametrize(
+    ("result", "message"),
+    [
+        (lambda views, labels, key: views, "Received: ndarray from <lambda>"),
+        (lambda views, labels, key: None, "Received: NoneType"),
+        (lambda views, labels, key: (views[:, :, 1:], labels), r"keeps the shapes .*Received: \(8, 2, 17, 18, 3\)"),
+        (lambda views, labels, key: (views, labels[:, 0]), r"Received: .* and \(8,\) from"),
+    ],
+)
+def test_a_function_that_returns_something_else_is_refused(result, message):
+    with pytest.raises(InputError, match=message) as refusal:
+        operations(result)(normalised(pixels()), labels(), seed=0, step=0)
+    assert "\n" not in str(refusal.value)
+
+
+@pytest.mark.parametrize(("name", "arguments"), REPEATABLE)
+def test_a_layer_repeats_itself_for_a_key_in_any_thread(name, arguments):
+    built = KerasLayer(name, arguments).build(image_size=SIZE)
+    keys = [5, 5, 2**63 - 1, 5, 2**63 - 1, 5]
+    random.seed(0)
+    alone = {key: apply(built, key) for key in set(keys)}
+    random.seed(1)
+    with concurrent.futures.ThreadPoolExecutor(4) as threads:
+        together = list(threads.map(lambda key: apply(built, key), keys))
+    for key, changed in zip(keys, together, strict=True):
+        np.testing.assert_array_equal(changed, alone[key])
+    assert not np.array_equal(alone[5], pixels())
+    assert np.array_equal(alone[5], alone[2**63 - 1]) == (name in DRAWS_NOTHING)
+    assert alone[5].min() >= 0 and alone[5].max() <= 255 and alone[5].max() > 1
+
+
+@pytest.mark.parametrize("name", ["keras.layers.RandomBrightness", "keras_cv.layers.RandomBrightness"])
+def test_every_view_gets_a_draw_of_its_own_place_in_the_batch(name):
+    """So a host's slice of a batch would look different from the same slice of the whole batch."""
+    built = KerasLayer(name, {"factor": 0.3}).build(image_size=SIZE)
+    grey = np.full((8, 2, SIZE, SIZE, 3), 128, np.float32)
+    whole = apply(built, 3, grey)
+    assert len(np.unique(whole[:, :, 0, 0, 0])) == 16
+    assert not np.array_equal(apply(built, 3, grey[4:]), whole[4:])
+
+
+@pytest.mark.parametrize("name", ["keras.layers.RandomErasing", "keras_cv.layers.RandAugment"])
+def test_a_dataset_of_four_parallel_calls_gives_the_same_batches(name):
+    layer = operations(KerasLayer(name, {}))
+    views, given = normalised(pixels()), labels()
+
+    def make(step):
+        return layer(views, given, seed=4, step=int(step))[0]
+
+    dataset = tf.data.Dataset.range(6).map(
+        lambda step: tf.numpy_function(make, [step], tf.float32, stateful=False), num_parallel_calls=4
+    )
+    for step, batch in enumerate(dataset.as_numpy_iterator()):
+        np.testing.assert_array_equal(batch, make(step))
+
+
+@pytest.mark.parametrize(("name", "arguments"), UNSEEDED)
+def test_a_layer_that_no_key_settles_is_refused_unless_that_is_accepted(name, arguments):
+    with pytest.raises(InputError, match=r"no seed settles.*repeatable=False accepts"):
+        KerasLayer(name, arguments).build(image_size=SIZE)
+    accepted = KerasLayer(name, arguments, repeatable=False).build(image_size=SIZE)
+    assert apply(accepted, 0).shape == pixels().shape
+
+
+def test_a_layer_leaves_what_is_global_alone():
+    built = KerasLayer("keras.layers.RandAugment").build(image_size=SIZE)
+    expected = apply(built, 1)
+    policy = keras.config.dtype_policy()
+    keras.config.set_dtype_policy("mixed_float16")  # of this thread only: data threads would compute in float32
+    try:
+        state = random.getstate()
+        np.testing.assert_array_equal(apply(built, 1), expected)
+        assert random.getstate() == state
+        assert keras.config.dtype_policy().name == "mixed_float16"
+    finally:
+        keras.config.set_dtype_policy(policy)
+
+
+@pytest.mark.parametrize("name", ["RandomBrightness", "RandomFlip", "Equalization", "AutoContrast"])
+def test_a_layer_does_not_ask_for_tensorflows_global_generator(name, monkeypatch):
+    """It is not there where operations have to be deterministic."""
+    monkeypatch.delattr(tf.random, "get_global_generator")
+    arguments = {"factor": 0.3} if name == "RandomBrightness" else {}
+    KerasLayer(f"keras_cv.layers.{name}", arguments).build(image_size=SIZE)
+
+
+def test_a_layer_is_written_down_with_a_run():
+    layer = KerasLayer("keras_cv.layers.GridMask", {"ratio_factor": (0.2, 0.5)})
+    assert KerasLayer(**json.loads(json.dumps(dataclasses.asdict(layer)))) == layer
+
+
+@pytest.mark.parametrize(
+    ("name", "arguments", "message"),
+    [
+        ("keras.layers.RandomBrigthness", {}, "Did you mean keras.layers.RandomBrightness"),
+        ("keras_cv.layers.RandomCutuot", {}, "Did you mean keras_cv.layers.RandomCutout"),
+        ("RandomBrightness", {}, "Not a layer .*keras.layers.RandomBrightness"),
+        ("keras.optimizers.SGD", {}, "Not a layer"),
+        ("keras.layers.deserialize", {}, "Not a layer"),
+        ("keras.layers.MixUp", {}, "mixup_alpha does it"),
+        ("keras_cv.layers.CutMix", {}, "cutmix_alpha does it"),
+        ("keras_cv.layers.FourierMix", {}, "expects inputs in a dictionary"),
+        ("keras.layers.RandomBrightness", {"factr": 0.1}, "factr.*it takes factor"),
+        ("keras.layers.RandomBrightness", {"factor": 7}, "factor=7"),
+        ("keras.layers.RandomBrightness", {"factor": 0.1, "seed": 3}, "seed=3; leaving it out"),
+        ("keras.layers.RandomBrightness", {"factor": keras.layers}, "a dict of numbers, strings and lists"),
+        ("keras.layers.RandomBrightness", {"factor": 0.1, "value_range": [0, 1]}, r"0\.\.1 for RGB in 0\.\.255"),
+        ("keras_cv.layers.RandomJpegQuality", {"factor": [30, 80]}, r"0\.\.1 for RGB in 0\.\.255"),
+        ("keras_cv.layers.RandomAspectRatio", {"factor": [0.9, 1.1]}, "keeps the shape"),
+        ("keras.layers.RandomCrop", {"height": 8, "width": 8}, r"Received: \(16, 8, 8, 3\) for \(16, 18, 18, 3\)"),
+        ("keras.layers.Dense", {"units": 3}, "weights to learn"),
+        ("keras_cv.layers.GridMask", {"fill_mode": "gaussian_noise"}, "has no attribute"),
+    ],
+)
+def test_a_layer_that_does_not_fit_is_refused_in_one_line(name, arguments, message):
+    with pytest.raises(InputError, match=message) as refusal:
+        KerasLayer(name, arguments).build(image_size=SIZE)
+    assert "\n" not in str(refusal.value) and "Received: " in str(refusal.value)
