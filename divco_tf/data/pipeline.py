@@ -186,7 +186,7 @@ def reraise_input_error(error: BaseException) -> None:
     """
     if isinstance(error, InputError):
         raise error
-    found = re.search(r"\bInputError: (.+)", getattr(error, "message", None) or str(error))
+    found = re.search(r"\b(?:InputError|BadImage): (.+)", getattr(error, "message", None) or str(error))
     if isinstance(error, tf.errors.OpError) and found:
         raise InputError(found.group(1)) from error
 
