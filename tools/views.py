@@ -47,7 +47,7 @@ def main() -> None:
 
 
 def _check(experiment: "Experiment", options: "Options") -> None:
-    from divco_tf.data.check import check
+    from divco_tf.data.sources.check import check
 
     source = experiment.open(_SPLIT.value, data_dir=_DATA_DIR.value, on_error="skip")
     findings = check(source, threads=options.threads or 8, report=lambda line: print(line, flush=True))

@@ -30,7 +30,8 @@ class Dataset:
     image_size: int  # pixels a side, of what the networks see
     mean: tuple[float, float, float]  # of RGB in 0..1
     std: tuple[float, float, float]
-    reader: str = "tfds"  # how it is read: "digits", "tfds" (into memory) or "folder"
+    # How it is read: "digits", "tfds", or "folder" (of images; or as TFDS prepared it, if it lies there)
+    reader: str = "tfds"
     tfds_name: str | None = None  # its name in TensorFlow Datasets, if it is there
     train_splits: tuple[str, ...] = ("train",)  # as stored; "train" and "held_out" are made of them
     test_splits: tuple[str, ...] = ("test",)

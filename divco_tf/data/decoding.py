@@ -91,7 +91,7 @@ def decode(data: bytes, choose: Callable[[int, int], Box] | None = None) -> np.n
     image = _open(data)
     height, width = image.height, image.width
     box = (0, 0, height, width) if choose is None else choose(height, width)
-    _check_box(box, height, width)
+    check_box(box, height, width)
     file_format = _format(data)
     try:
         if file_format == "JPEG":
@@ -128,7 +128,8 @@ def _part(pixels: memoryview | Image.Image, box: Box) -> np.ndarray:
     return np.array(np.asarray(pixels)[top : top + height, left : left + width], order="C")
 
 
-def _check_box(box: Box, height: int, width: int) -> None:
+def check_box(box: Box, height: int, width: int) -> None:
+    """Refuses, by an `InputError`, a part that is empty or outside of an image of `height` and `width`."""
     top, left, box_height, box_width = box
     inside = 0 <= top < top + box_height <= height and 0 <= left < left + box_width <= width
     if not inside:

@@ -5,7 +5,6 @@ import json
 import pathlib
 import platform
 import typing
-import zlib
 from collections.abc import Iterator, Mapping, Sequence
 from importlib import metadata
 from typing import Any
@@ -133,12 +132,10 @@ class Experiment:
         names = ("split_factor", "divide_regularisers", "rule", "budget")
         return {**{name: getattr(self, name) for name in names}, **self.overrides}
 
-    def open(self, split: str, *, data_dir: str | None = None, on_error: str = "raise") -> Source:
-        """The images of a split, as `open_source` has them."""
+    def open(self, split: str, **options: Any) -> Source:
+        """The images of a split; `options` are `open_source`'s: data_dir, on_error, memory_budget, ..."""
         size = self.preprocessing.image_size
-        return open_source(
-            self.dataset, split, data_dir=data_dir, held_out=self.held_out, image_size=size, on_error=on_error
-        )
+        return open_source(self.dataset, split, held_out=self.held_out, image_size=size, **options)
 
     def check_classes(self, source: Source) -> None:
         """Refuses a source whose number of classes is not the dataset's.
@@ -158,7 +155,7 @@ class Experiment:
         resolved = dataclasses.replace(self, views=self.view_policies, image_size=self.preprocessing.image_size)
         data = None
         if source is not None:
-            data = {"images": len(source), "labels_crc32": zlib.crc32(source.labels.tobytes())}
+            data = source.fingerprint()
         content = {**dataclasses.asdict(resolved), "data": data}
         return json.loads(json.dumps(content))
 

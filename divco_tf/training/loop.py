@@ -15,7 +15,7 @@ import tensorflow as tf
 from divco_tf import files
 from divco_tf.data.contact_sheet import contact_sheet
 from divco_tf.data.pipeline import ViewPipeline, reading
-from divco_tf.data.sources import Source
+from divco_tf.data.sources import Source, cached
 from divco_tf.errors import InputError, RunError
 from divco_tf.training.checkpoint import Checkpoints
 from divco_tf.training.cotraining import CoTrainingModel
@@ -43,6 +43,8 @@ class Options:
       eval_batch_size: images a batch of evaluation.
       on_error: "raise", or "skip": a training image that cannot be read is replaced by another of the epoch, so this
         does bear on the result.
+      memory_budget: bytes for decoded images, which are kept if all fit; None: a quarter of what is free.
+      cache_dir: a folder that keeps decoded images, instead of the memory, and where records of TFRecord files begin.
       contact_sheet: shows TensorBoard the first images' views when a run begins.
     """
 
@@ -58,6 +60,8 @@ class Options:
     max_bad_steps: int = 0
     eval_batch_size: int = 500
     on_error: str = "raise"
+    memory_budget: int | None = None
+    cache_dir: str | None = None
     contact_sheet: bool = True
 
     def __post_init__(self) -> None:
@@ -123,9 +127,9 @@ class _Run:
         self.experiment, self.options, self.report, self.model_dir = experiment, options, report, model_dir
         self.data_dir = data_dir
         _ = experiment.view_policies  # an unknown one is refused before data are read
-        source = experiment.open("train", data_dir=data_dir, on_error=options.on_error)
+        source = self._open("train", on_error=options.on_error)
         experiment.check_classes(source)
-        self.pipeline = make_pipeline(experiment, source, on_error=options.on_error)
+        self.pipeline = make_pipeline(experiment, self._cached(source), on_error=options.on_error)
         warm_up = threading.Thread(target=self.pipeline.warm_up, daemon=True)  # while the model is built
         warm_up.start()
         self.steps_per_epoch = self.pipeline.steps_per_epoch
@@ -190,6 +194,29 @@ class _Run:
     def finish(self) -> Evaluation:
         """Evaluates the last weights on the test images."""
         return self._evaluate("test")
+
+    def _open(self, split: str, **how: Any) -> Source:
+        options = self.options
+        return self.experiment.open(
+            split,
+            data_dir=self.data_dir,
+            memory_budget=options.memory_budget,
+            index_dir=options.cache_dir,
+            report=self.report,
+            **how,
+        )
+
+    def _cached(self, source: Source) -> Source:
+        options, policies = self.options, self.experiment.view_policies
+        first = policies[0] if isinstance(policies, tuple) else policies
+        return cached(
+            source,
+            stored=first.resized_crop is not None,
+            memory_budget=options.memory_budget,
+            cache_dir=options.cache_dir,
+            threads=options.threads,
+            report=self.report,
+        )
 
     def _check_shares(self) -> None:
         parts = self.strategy.num_replicas_in_sync * self.options.micro_batches
@@ -273,7 +300,7 @@ class _Run:
             fields = {field.name: known[field.name] for field in dataclasses.fields(Evaluation)}
             return Evaluation(**{**fields, "branch_accuracies": tuple(fields["branch_accuracies"])})
         if split not in self._sources:
-            self._sources[split] = self.experiment.open(split, data_dir=self.data_dir)
+            self._sources[split] = self._open(split)
         evaluation = score(
             self.predict,
             self.experiment,

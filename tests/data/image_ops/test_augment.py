@@ -103,4 +103,4 @@ def test_every_kernel_is_compiled_for_one_set_of_types():
     modules = (augment, geometry, photometry)
     kernels = [value for module in modules for value in vars(module).values() if hasattr(value, "signatures")]
     assert len(kernels) >= 15
-    assert all(len(kernel.signatures) <= 1 for kernel in kernels)
+    assert {kernel.__name__: kernel.signatures for kernel in kernels if len(kernel.signatures) > 1} == {}

@@ -4,8 +4,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from divco_tf.data.check import check
 from divco_tf.data.sources import ArraySource, open_source
+from divco_tf.data.sources.check import check
 from tests.data.images import image_folder, photograph
 
 

@@ -10,7 +10,8 @@ from collections.abc import Callable
 import numpy as np
 
 from divco_tf.data.decoding import ImageInfo, image_info
-from divco_tf.data.sources import BadImage, Source
+from divco_tf.data.sources.base import BadImage, Source
+from divco_tf.data.sources.encoded import EncodedSource
 
 _AT_ONCE = 1024  # images that are handed out to threads together
 
@@ -82,7 +83,7 @@ def check(source: Source, *, threads: int = 8, report: Callable[[str], None] = p
 def _look_at(source: Source, index: int) -> tuple[str | None, ImageInfo | None, str | None]:
     """Its problem, or what its header tells and its class."""
     try:
-        data = source.encoded(index)
+        data = source.encoded(index) if isinstance(source, EncodedSource) else None
         source.read_stored(index)
         label = int(source.labels_of(np.array([index]))[0])
     except BadImage as error:

@@ -207,11 +207,11 @@ def remove_classes(root):
         (lambda root: (root / "empty").mkdir(), "A class has no images. Received: {root}/empty;"),
         (
             lambda root: (root / "class1" / "notes.txt").write_text("text"),
-            "no JPEG, PNG, WebP, GIF or BMP image. Received: {root}/class1/n",
+            "is no JPEG, PNG, WebP, GIF or BMP image. Received: {root}/class1/n",
         ),
         (
             lambda root: (root / "class1" / "zero.jpg").touch(),
-            "no JPEG, PNG, WebP, GIF or BMP image. Received: {root}/class1/zero.jpg;",
+            "A file is empty. Received: {root}/class1/zero.jpg;",
         ),
     ],
     ids=["no classes", "one class", "empty class", "no image", "empty file"],

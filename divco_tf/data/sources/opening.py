@@ -1,0 +1,93 @@
+"""Opens a split of a dataset by its name."""
+
+import numpy as np
+
+from divco_tf.data.datasets import SPLITS, Dataset, get_dataset
+from divco_tf.data.sources.base import ArraySource, Source
+from divco_tf.data.sources.folder import open_folder
+from divco_tf.data.sources.prepared import has_prepared, open_prepared, stretched
+from divco_tf.data.sources.request import Report, Request, memory_budget_of, silent
+from divco_tf.data.sources.splits import in_split
+from divco_tf.errors import InputError
+from divco_tf.registry import did_you_mean
+
+ON_ERROR = ("raise", "skip")
+
+
+def open_source(
+    dataset: str,
+    split: str,
+    *,
+    data_dir: str | None = None,
+    held_out: float = 0.0,
+    image_size: int | None = None,
+    on_error: str = "raise",
+    memory_budget: int | None = None,
+    index_dir: str | None = None,
+    report: Report = silent,
+) -> Source:
+    """Opens a split of a dataset.
+
+    Args:
+      dataset: a name of `datasets.DATASETS`.
+      split: "train", "held_out" or "test".
+      data_dir: where the data is: the folder that TensorFlow Datasets prepared it in (as TFRecord or ArrayRecord), or
+        the user's folder of images; for ImageNet either. Digits need none.
+      held_out: the share of the training images, in [0, 1), that is kept from training and makes up "held_out".
+      image_size: pixels a side; the dataset's own unless given.
+      on_error: "raise" refuses bad images as soon as they are noticed; "skip" leaves them to reading, which raises
+        `BadImage`: what reads may then go on with another one.
+      memory_budget: bytes of memory that decoded images of one size (CIFAR, SVHN) may take; what does not fit is read
+        when it is needed. By default a quarter of what is free. Nothing but time depends on it.
+      index_dir: a folder of the user's that keeps where the records of TFRecord files begin, for the next run.
+      report: receives a line on what was decided.
+
+    Raises:
+      InputError: no such dataset, split or data; the data is not as it should be.
+    """
+    facts = get_dataset(dataset)
+    _check_split(split, held_out)
+    size = facts.image_size if image_size is None else image_size
+    if size < 1:
+        raise InputError(f"An image size in pixels. Received: {size}; {facts.image_size} would work.")
+    if on_error not in ON_ERROR:
+        raise InputError(f"Unknown way with bad images. Received: {on_error}; {' or '.join(ON_ERROR)} would work.")
+    request = Request(
+        split=split,
+        held_out=held_out,
+        data_dir=data_dir,
+        image_size=size,
+        on_error=on_error,
+        memory_budget=memory_budget_of(memory_budget),
+        index_dir=index_dir,
+        report=report,
+    )
+    if facts.reader == "digits":
+        return _open_digits(facts, request)
+    if facts.reader == "tfds" or has_prepared(facts, data_dir):
+        return open_prepared(facts, request)
+    return open_folder(facts, request)
+
+
+def _check_split(split: str, held_out: float) -> None:
+    if split not in SPLITS:
+        raise InputError(f"Unknown split. Received: {split}.{did_you_mean(split, SPLITS)}")
+    if not 0 <= held_out < 1:
+        raise InputError(f"The held-out share of the training images. Received: {held_out}; 0 <= share < 1 would work.")
+    if split == "held_out" and held_out == 0:
+        raise InputError(
+            "No images are held out. Received: split=held_out with held_out=0; held_out=0.1 would set a tenth of the "
+            "training images apart."
+        )
+
+
+def _open_digits(facts: Dataset, request: Request) -> ArraySource:
+    """Scikit-learn's digits, embedded in the package: 1,797 images of 8x8 pixels, grey levels 0 to 16."""
+    from sklearn.datasets import load_digits
+
+    grey, labels = load_digits(return_X_y=True)
+    keys = [str(index) for index in range(len(labels))]
+    mine = in_split(keys, request.split, held_out=request.held_out, test_share=facts.test_share)
+    grey = np.rint(grey[mine].reshape(-1, 8, 8, 1) * (255 / 16)).astype(np.uint8)
+    images = stretched(np.repeat(grey, 3, axis=3), request.image_size)
+    return ArraySource(images, labels[mine], facts.class_names, name=f"{facts.name} {request.split}")
