@@ -71,6 +71,10 @@ class Source(abc.ABC):
         """
         return region(self.read(index), choose)
 
+    def encoded(self, index: int) -> bytes | None:
+        """The encoded image at `index`, or None where images are kept decoded."""
+        return None
+
     def read_stored(self, index: int) -> np.ndarray:
         """The image at `index` in the size it is stored in, uint8 [H, W, 3] RGB."""
         return self.read_region(index)

@@ -96,6 +96,10 @@ class CachedSource(Source):
             return region(self.image(index), choose)
         return self.source.read_region(index, choose)
 
+    def encoded(self, index: int) -> bytes:
+        """The encoded image at `index`."""
+        return self.source.encoded(index)
+
     def labels_of(self, indices: np.ndarray) -> np.ndarray:
         """The labels of the images at `indices`, int64 [n]."""
         return self.source.labels_of(indices)
