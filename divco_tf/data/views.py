@@ -5,13 +5,10 @@ import numpy as np
 from divco_tf.data.augmentations import RESAMPLINGS, ROUNDINGS, Augmentation, Range, Step, get_augmentation
 from divco_tf.data.image_ops import augment
 from divco_tf.data.image_ops.basic import crop_flip, erase, normalise
-from divco_tf.data.image_ops.random_numbers import fold
 from divco_tf.data.image_ops.view import fill_views
 from divco_tf.data.operations import BUILT_IN, OWN
 from divco_tf.data.policies import ViewPolicy
 from divco_tf.errors import InputError
-
-_OWN_DRAWS = np.uint64(0x6F776E)  # "own": sets the keys of the user's operations apart
 
 
 class ViewMaker:
@@ -82,8 +79,7 @@ class ViewMaker:
                     augment.apply_step(record, image, view, counts, levels)
                     image = view
                 else:
-                    own_key = fold(fold(fold(key, _OWN_DRAWS), np.uint64(place)), np.uint64(number))
-                    image = _checked(self._name(code), image, int(own_key))
+                    image = _checked(self._name(code), image, augment.own_key(key, place, number))
         return image
 
     def _records(self, key: np.uint64, place: int) -> np.ndarray:
@@ -141,8 +137,8 @@ def _checked(name: str, image: np.ndarray, key: int) -> np.ndarray:
         view = OWN.get(name)(image, key)
     except Exception as error:
         raise InputError(
-            f"The operation {name} failed ({type(error).__name__}: {error}). Received: an image of {list(shape)}; "
-            "mend the operation, or take it out of the policy."
+            f"The operation {name} failed ({type(error).__name__}: {' '.join(str(error).split())}). Received: an image "
+            f"of {list(shape)}; mend the operation, or take it out of the policy."
         ) from error
     if not isinstance(view, np.ndarray) or view.dtype != np.uint8 or view.shape != shape:
         got = f"{view.dtype} {list(view.shape)}" if isinstance(view, np.ndarray) else type(view).__name__
@@ -150,4 +146,4 @@ def _checked(name: str, image: np.ndarray, key: int) -> np.ndarray:
             f"The operation {name} did not return an image of its shape. Received: {got} for {list(shape)}; "
             "uint8 of the same shape would work."
         )
-    return np.ascontiguousarray(view)
+    return np.require(view, np.uint8, "CW")
