@@ -10,7 +10,7 @@ from collections.abc import Mapping
 
 from divco_tf.data.operations import BUILT_IN, OWN
 from divco_tf.errors import InputError
-from divco_tf.registry import Registry
+from divco_tf.registry import Registry, did_you_mean
 
 RESAMPLINGS = ("nearest", "bilinear", "bicubic")
 ROUNDINGS = ("none", "down", "up", "nearest")
@@ -18,7 +18,11 @@ ROUNDINGS = ("none", "down", "up", "nearest")
 
 @dataclasses.dataclass(frozen=True)
 class Range:
-    """What an operation's argument is by level: in proportion, from `low` at level 0 to `high` at the space's top."""
+    """What an operation's argument is by level: in proportion, from `low` at level 0 to `high` at the space's top.
+
+    Raises:
+      InputError: no such rounding or resampling.
+    """
 
     low: float = 0.0
     high: float = 0.0
@@ -27,14 +31,35 @@ class Range:
     rounding: str = "none"  # before the sign: "down", "up", or to the "nearest", halves to even
     resampling: tuple[str, ...] = ("nearest",)  # one of these is drawn each time
 
+    def __post_init__(self) -> None:
+        if self.rounding not in ROUNDINGS:
+            raise InputError(f"Unknown rounding. Received: {self.rounding}.{did_you_mean(self.rounding, ROUNDINGS)}")
+        unknown = [name for name in self.resampling if name not in RESAMPLINGS]
+        if unknown or not self.resampling:
+            raise InputError(
+                f"A range has resamplings. Received: {self.resampling}; one or more of {', '.join(RESAMPLINGS)} would "
+                "work."
+            )
+
 
 @dataclasses.dataclass(frozen=True)
 class Space:
-    """The operations of an augmentation."""
+    """The operations of an augmentation.
+
+    Raises:
+      InputError: there are no levels, or the colour is none.
+    """
 
     top: int  # the highest level
     fill: tuple[int, int, int]  # RGB of what comes in from outside the image
     ranges: Mapping[str, Range]
+
+    def __post_init__(self) -> None:
+        if self.top < 1 or len(self.fill) != 3 or not all(0 <= level <= 255 for level in self.fill):
+            raise InputError(
+                f"A space has levels from 0 to a top, and a colour. Received: top={self.top}, fill={self.fill}; 1 or "
+                "more, and three numbers from 0 to 255, would work."
+            )
 
 
 @dataclasses.dataclass(frozen=True)
@@ -270,7 +295,7 @@ def _parse_rand(name: str) -> Augmentation | None:
     if head != "rand" or not all(found):
         return None
     keys = {match[1]: float(match[2]) for match in found if match}
-    if "m" not in keys or len(keys) < len(parts):
+    if "m" not in keys or len(keys) < len(parts) or not keys.get("n", 2.0).is_integer():
         return None
     return rand_augment(
         keys["m"], std=keys.get("mstd", 0.0), draws=int(keys.get("n", 2)), increasing=bool(keys.get("inc", 0))

@@ -37,7 +37,7 @@ OWN: Registry[Operation] = Registry("operation", entry_points="divco_tf.operatio
 def register_operation(name: str) -> Callable[[Operation], Operation]:
     """Registers a function of one image and a random key as an operation of views.
 
-    The function takes the image, uint8 [H, W, 3] RGB, and the view's key, an int of 64 bits to seed its random numbers
+    The function takes the image, uint8 [H, W, 3] RGB, and the view's key, an int of 63 bits to seed its random numbers
     with, and returns an image of the same shape and dtype; it may write into the one that it gets, and be a numba
     function. It is called from several threads at once, and what it returns may depend on nothing but its arguments.
 
@@ -46,7 +46,7 @@ def register_operation(name: str) -> Callable[[Operation], Operation]:
     Raises:
       InputError: the name is taken, or holds what separates names.
     """
-    if name in BUILT_IN or set(name) & set("+-, "):
+    if not name or name in BUILT_IN or set(name) & set("+-, "):
         raise InputError(
             f"No name for an operation. Received: {name!r}; a name of its own, without plus, minus, comma and space, "
             "would work."

@@ -174,8 +174,8 @@ def _checked(name: str, image: np.ndarray, key: int) -> np.ndarray:
         view = OWN.get(name)(image, key)
     except Exception as error:
         raise InputError(
-            f"The operation {name} failed ({type(error).__name__}: {error}). Received: an image of {list(shape)}; "
-            "mend the operation, or take it out of the policy."
+            f"The operation {name} failed ({type(error).__name__}: {' '.join(str(error).split())}). Received: an image "
+            f"of {list(shape)}; mend the operation, or take it out of the policy."
         ) from error
     if not isinstance(view, np.ndarray) or view.dtype != np.uint8 or view.shape != shape:
         got = f"{view.dtype} {list(view.shape)}" if isinstance(view, np.ndarray) else type(view).__name__
@@ -183,4 +183,4 @@ def _checked(name: str, image: np.ndarray, key: int) -> np.ndarray:
             f"The operation {name} did not return an image of its shape. Received: {got} for {list(shape)}; "
             "uint8 of the same shape would work."
         )
-    return np.ascontiguousarray(view)
+    return np.require(view, np.uint8, "CW")

@@ -20,7 +20,7 @@ UNIFORM_LEVEL = -1.0  # in LEVEL: each whole level from 0 to the top
 
 # Counters of a view's draws: of an augmentation, its rounds, and their steps.
 _AUGMENT = np.uint64(0x617567)  # "aug": sets these draws apart from those of cropping and erasing
-_OWN = np.uint64(0x6F776E)  # "own": likewise, for the user's operations
+_OWN = np.uint64(0x6F776E)  # "own": the keys of the user's operations
 _CHOICE, _STEP = np.uint64(0), np.uint64(8)
 _APPLY, _NORMAL, _ANGLE, _SIGN, _RESAMPLING = (np.uint64(counter) for counter in range(5))
 
@@ -77,8 +77,11 @@ def draw_steps(key, place, table, draws, records):
 
 @kernel
 def own_key(key, place, number):
-    """The key of record `number` of augmentation number `place`, for an operation of the user's: uint64."""
-    return fold(fold(fold(key, _OWN), np.uint64(place)), np.uint64(number))
+    """The key of a user's operation, record `number` of augmentation `place`.
+
+    It has 63 bits: a number of 64 reaches a numba function as either of two types.
+    """
+    return np.int64(fold(fold(fold(key, _OWN), np.uint64(place)), np.uint64(number)) >> np.uint64(1))
 
 
 @kernel

@@ -6,12 +6,21 @@ import numpy as np
 from hypothesis import strategies as st
 from PIL import Image
 
-from divco_tf.data.augmentations import RESAMPLINGS, Augmentation
+from divco_tf.data.augmentations import RESAMPLINGS, Augmentation, Range
 from divco_tf.data.image_ops import augment
 from divco_tf.data.operations import BUILT_IN
 from divco_tf.data.policies import ViewPolicy
 from divco_tf.data.views import ViewMaker
 from divco_tf.tools._pillow_views import apply
+
+OPERATION = {  # by the name in augmentation.json, in lower case
+    **{name: name for name in ("color", "contrast", "brightness", "sharpness", "posterize", "solarize")},
+    **{name: name for name in ("invert", "equalize", "rotate")},
+    "autocontrast": "auto_contrast",
+    "solarizeadd": "solarize_add",
+    **{f"shear{axis}": f"shear_{axis}" for axis in "xy"},
+    **{f"translate{axis}{kind}": f"translate_{axis}" for axis in "xy" for kind in ("", "rel")},
+}
 
 
 def by_kernel(
@@ -33,6 +42,13 @@ def differences(image: np.ndarray, operation: str, argument: float, **options) -
     """Grey levels between the two, int [H, W, 3]."""
     kernel, pillow = (by(image, operation, argument, **options) for by in (by_kernel, by_pillow))
     return np.abs(kernel.astype(int) - pillow)
+
+
+def plain_argument(span: Range, top: int, level: float, *, negative: bool = False) -> float:
+    """What `Range` says."""
+    round_off = {"none": float, "down": np.floor, "up": np.ceil, "nearest": np.rint}[span.rounding]
+    argument = round_off(span.low + (span.high - span.low) * level / top)
+    return span.offset + (-argument if span.signed and negative else argument)
 
 
 def table_of(augmentation: Augmentation) -> np.ndarray:

@@ -8,32 +8,18 @@ from PIL import Image
 
 from divco_tf.data.augmentations import AUTO_AUGMENT, RAND_AUGMENT, Augmentation, Range, Space, Step
 from divco_tf.data.image_ops import augment, geometry, photometry
-from tests.data.image_ops.operated import by_kernel, table_of
+from tests.data.image_ops.operated import OPERATION, by_kernel, plain_argument, table_of
 from tests.reference import load_json, load_npz
 
-OPERATIONS = {
-    **{name: name for name in ("color", "contrast", "brightness", "sharpness", "posterize", "solarize")},
-    **{name: name for name in ("invert", "equalize", "rotate")},
-    "autocontrast": "auto_contrast",
-    "solarizeadd": "solarize_add",
-    **{f"shear{axis}": f"shear_{axis}" for axis in "xy"},
-    **{f"translate{axis}{kind}": f"translate_{axis}" for axis in "xy" for kind in ("", "rel")},
-}
 RESAMPLED = {"shear_x", "shear_y", "translate_x", "translate_y", "rotate"}
 ARRAYS = [key for key in load_npz("augment_ops.npz") if key != "input"]
-
-
-def plain_argument(span: Range, top: int, level: float, *, negative: bool = False) -> float:
-    round_off = {"none": float, "down": np.floor, "up": np.ceil, "nearest": np.rint}[span.rounding]
-    argument = round_off(span.low + (span.high - span.low) * level / top)
-    return span.offset + (-argument if span.signed and negative else argument)
 
 
 @pytest.mark.parametrize("key", ARRAYS)
 def test_the_authors_operations_are_met(key):
     kind, name, level, sign, *resampling = key.split("/")
     space = {"aa": AUTO_AUGMENT, "ra": RAND_AUGMENT}[kind]
-    operation = OPERATIONS[name.lower()]
+    operation = OPERATION[name.lower()]
     span = space.ranges[operation]
     view = by_kernel(
         load_npz("augment_ops.npz")["input"],
