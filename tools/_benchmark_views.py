@@ -5,6 +5,7 @@ import functools
 import io
 import random
 import statistics
+import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterable
@@ -51,13 +52,14 @@ def run(*, data_dir: str | None, rounds: int, report: Callable[[str], None]) -> 
     Returns:
       head and rows of the table, and what JSON holds: command, machine, settings, systems by row and name.
     """
-    source = _source(data_dir)
+    source = open_source("cifar10", "train", data_dir=data_dir) if data_dir else photographs()
     systems: dict[str, dict[str, list[float]]] = {}
     for name, policy in ROWS.items():
         systems[name] = _timed(_small(name, policy, source), rounds, report, name)
     for split_factor in (1, 2):
         name = f"224 pixels from JPEG, S={split_factor}"
         systems[name] = _timed(_large(split_factor), rounds, report, name)
+    report(f"a new process: {_start_up():.2f} s until the first batch, with kernels from the cache")
     threads = _threads(source, rounds, report)
     splits = _splits(source, rounds, report)
     return {
@@ -76,9 +78,8 @@ def run(*, data_dir: str | None, rounds: int, report: Callable[[str], None]) -> 
     }
 
 
-def _source(data_dir: str | None) -> Source:
-    if data_dir:
-        return open_source("cifar10", "train", data_dir=data_dir)
+def photographs() -> ArraySource:
+    """Parts of two photographs, of 32 pixels."""
     images = np.stack([np.asarray(_photograph(32, 32, seed)) for seed in range(1024)])
     return ArraySource(images, np.arange(len(images)) % 10, [str(label) for label in range(10)])
 
@@ -198,6 +199,28 @@ def _decode_parts(pipeline: ViewPipeline, step: int) -> None:
         pipeline.source.read_region(
             int(index), lambda height, width, keys=keys: union(pipeline.boxes(keys, height, width))
         )
+
+
+def _start_up() -> float:
+    """Seconds that a new process takes from a pipeline to its first batch, TensorFlow being there already."""
+    code = """
+import time
+import numpy as np
+import tensorflow as tf
+import divco_tf
+from divco_tf.data.policies import POLICIES
+tf.zeros([])
+source = divco_tf.open_source("digits", "train", image_size=32)
+preprocessing = divco_tf.Preprocessing.for_dataset(divco_tf.get_dataset("digits"), 32)
+start = time.perf_counter()
+pipeline = divco_tf.ViewPipeline(
+    source, batch_size=128, split_factor=4, policy=POLICIES["cifar10"], preprocessing=preprocessing
+)
+next(iter(pipeline.dataset(0, 1)))
+print(time.perf_counter() - start)
+"""
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    return float(done.stdout.split()[-1])
 
 
 def _pipeline(source: Source, split_factor: int) -> ViewPipeline:

@@ -2,7 +2,8 @@
 
 `step` times training steps, `compile` the way to the first one of deep networks, with the peak memory;
 `grouped` times grouped convolutions and networks of them (of the flags it takes --rounds and --out); `views` times
-making training views, of CIFAR-10 in --data_dir or else of parts of two photographs (--rounds, --out).
+making training views (--data_dir, --rounds, --out), and `input` what they add to a step of --backbone, 128 images
+each: of CIFAR-10 in --data_dir, or else of parts of two photographs.
 
 Every system of a table is timed in turn, round by round: machines are shared and noisy, so ratios count. Run nothing
 else meanwhile.
@@ -94,7 +95,24 @@ def _views() -> dict[str, Any]:
     return _benchmark_views.run(data_dir=_DATA_DIR.value, rounds=_ROUNDS.value, report=_report)
 
 
-_COMMANDS = {"step": _step, "compile": _compile, "grouped": _grouped, "views": _views}
+def _input() -> dict[str, Any]:
+    from divco_tf.models.spec import branch_spec
+
+    branch_spec(_BACKBONE.value, split_factor=_SPLIT_FACTOR.value)
+    _app.load_tensorflow()
+    from divco_tf.tools import _benchmark_input
+
+    return _benchmark_input.run(
+        _BACKBONE.value,
+        split_factor=_SPLIT_FACTOR.value,
+        data_dir=_DATA_DIR.value,
+        rounds=_ROUNDS.value,
+        steps=_STEPS.value,
+        report=_report,
+    )
+
+
+_COMMANDS = {"step": _step, "compile": _compile, "grouped": _grouped, "views": _views, "input": _input}
 
 
 def _report(line: str) -> None:

@@ -137,7 +137,9 @@ class _Run:
         self.strategy = make_strategy(options.strategy)
         self._check_shares()
         with self.strategy.scope():
-            self.model = _model(experiment, source.num_classes, self.steps_per_epoch, options)
+            self.model = make_model(
+                experiment, num_classes=source.num_classes, steps_per_epoch=self.steps_per_epoch, options=options
+            )
         self.run = claim_model_dir(model_dir, experiment, source, extend=extend)
         files.remove_unfinished(model_dir)
         self.checkpoints = Checkpoints(model_dir / "checkpoints", keep=options.keep_checkpoints)
@@ -346,7 +348,11 @@ def make_pipeline(experiment: Experiment, source: Source, *, on_error: str = "ra
     )
 
 
-def _model(experiment: Experiment, num_classes: int, steps_per_epoch: int, options: Options) -> CoTrainingModel:
+def make_model(
+    experiment: Experiment, *, num_classes: int, steps_per_epoch: int, options: Options | None = None
+) -> CoTrainingModel:
+    """The model of an experiment, compiled, with initial weights."""
+    options = options or Options()
     model = CoTrainingModel(
         experiment.build(num_classes),
         cotraining=experiment.cotraining,

@@ -148,7 +148,7 @@ def _interpolate_rows(image, view, b, c, e, f, cubic, fill):
     for y in range(height):
         source_y = e * (y + 0.5) + f
         if not 0 <= source_y < height:
-            _fill(target[y], 0, width, fill)
+            _fill(target[y], _START, width, fill)
             continue
         top = np.int64(math.floor(source_y - 0.5))
         w0, w1, w2, w3 = _weights(source_y - 0.5 - top, cubic)
