@@ -60,5 +60,6 @@ def _available() -> int:
 
 
 def in_bytes(count: float) -> str:
-    """A number of bytes for people: "154.0 MB", "12.3 GB"."""
-    return f"{count / 1e9:.1f} GB" if count >= 1e9 else f"{count / 1e6:.1f} MB"
+    """A number of bytes for people: "33.8 kB", "154.0 MB", "12.3 GB"."""
+    unit, size = next(((unit, size) for unit, size in (("GB", 1e9), ("MB", 1e6)) if count >= size), ("kB", 1e3))
+    return f"{count / size:.1f} {unit}"

@@ -2,6 +2,7 @@
 
 import hashlib
 import shutil
+import zlib
 
 import numpy as np
 import pytest
@@ -9,10 +10,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
-from divco_tf.data import sources
 from divco_tf.data.datasets import get_dataset
 from divco_tf.data.preprocessing import Preprocessing
-from divco_tf.data.sources import ArraySource, ImageFolder, in_split, open_source, shares
+from divco_tf.data.sources import ArraySource, BadImage, ImageFolder, in_split, open_source, shares
 from divco_tf.errors import InputError
 from tests.data.images import image_folder, photograph
 
@@ -85,20 +85,6 @@ def test_cifar10_is_read_from_prepared_data(cifar10_dir):
     np.testing.assert_array_equal(np.bincount(test.labels), [1000] * 10)
 
 
-def test_held_out_images_are_those_that_training_lacks(cifar10_dir, monkeypatch):
-    chosen = {}
-
-    def read(builder, splits, mine, size):
-        chosen[splits, mine.sum()] = mine
-        return np.zeros((mine.sum(), size, size, 3), np.uint8), np.zeros(mine.sum(), np.int64)
-
-    monkeypatch.setattr(sources, "_read_tfds", read)
-    for split in ("train", "held_out"):
-        open_source("cifar10", split, data_dir=cifar10_dir, held_out=0.1)
-    train, held = chosen.values()
-    assert (train != held).all() and len(train) == 50_000
-
-
 @pytest.mark.parametrize(
     ("arguments", "line"),
     [
@@ -107,6 +93,8 @@ def test_held_out_images_are_those_that_training_lacks(cifar10_dir, monkeypatch)
         ({"split": "held_out"}, "held_out=0; held_out=0.1 would"),
         ({"held_out": 1.0}, r"Received: 1\.0"),
         ({"image_size": 0}, "Received: 0"),
+        ({"on_error": "ignore"}, "Received: ignore; raise or skip"),
+        ({"memory_budget": -1}, "Received: -1; 0"),
         ({"dataset": "cifar10"}, "Received: no data_dir"),
         ({"dataset": "cifar10", "data_dir": "nowhere"}, "Received: nowhere"),
         ({"dataset": "imagenet"}, "Received: none"),
@@ -126,9 +114,9 @@ def test_a_dataset_that_is_not_prepared_is_named_with_those_that_are(tmp_path):
         open_source("cifar100", "train", data_dir=str(tmp_path))
 
 
-def test_imagenet_prepared_by_tfds_is_refused_with_the_folder_that_would_work(tmp_path):
+def test_imagenet_in_an_unprepared_folder_of_tfds_is_refused(tmp_path):
     (tmp_path / "imagenet2012").mkdir()
-    with pytest.raises(InputError, match=r"too large.*imagenet2012; a folder with"):
+    with pytest.raises(InputError, match=r"imagenet2012 is not prepared. Received: data_dir .*, with nothing"):
         open_source("imagenet", "train", data_dir=str(tmp_path))
 
 
@@ -137,7 +125,7 @@ def test_broken_prepared_data_gets_one_line(tmp_path, cifar10_dir):
     shutil.copytree(f"{cifar10_dir}/cifar10", copy, copy_function=shutil.copyfile)
     record = copy / "3.0.2" / "cifar10-test.tfrecord-00000-of-00001"
     record.write_bytes(record.read_bytes()[:5000])
-    with pytest.raises(InputError, match="cifar10 cannot be read") as caught:
+    with pytest.raises(InputError, match=r"record \d+ is damaged or cut off\). Received: .*cifar10-test") as caught:
         open_source("cifar10", "test", data_dir=str(tmp_path))
     assert "\n" not in str(caught.value)
 
@@ -180,6 +168,122 @@ def test_an_image_of_a_folder_is_what_evaluation_would_see(tmp_path):
         stored = source.read_stored(index)
         assert stored.shape == np.asarray(Image.open(tmp_path / source.paths[index])).shape
         np.testing.assert_array_equal(source.read(index), preprocessing.resized(stored[None])[0])
+
+
+IMAGENET = ("n01440764", "n01443537", "n01484850")
+
+
+@pytest.fixture
+def imagenet(tmp_path):
+    """ImageNet's layout, small: photographs of several sizes, a PNG and a CMYK file called .JPEG, as it has them."""
+    for split, images in (("train", 7), ("validation", 3)):
+        for label, name in enumerate(IMAGENET):
+            (tmp_path / split / name).mkdir(parents=True)
+            for number in range(images):
+                image = photograph(60 + 9 * number, 75 - 4 * number, seed=100 * label + number)
+                file = tmp_path / split / name / f"{name}_{number}.JPEG"
+                image.convert("CMYK" if number == 1 else "RGB").save(file, "PNG" if number == 2 else "JPEG")
+    return tmp_path
+
+
+def test_imagenets_layout_is_read(imagenet):
+    for split, images in (("train", 21), ("test", 9)):
+        source = open_source("imagenet", split, data_dir=str(imagenet), image_size=32)
+        assert len(source) == images and source.class_names == IMAGENET
+        assert {path.split("/")[0] for path in source.paths} == set(IMAGENET)
+        for index in range(len(source)):
+            region = source.read_region(index, lambda height, width: (2, 3, height // 2, width // 3))
+            stored = source.read_stored(index)
+            np.testing.assert_array_equal(region, stored[2 : 2 + len(stored) // 2, 3 : 3 + stored.shape[1] // 3])
+            assert source.read(index).shape == (32, 32, 3)
+            assert region.flags.c_contiguous and region.flags.writeable
+
+
+@settings(deadline=None, max_examples=30)
+@given(data=st.data())
+def test_a_region_of_an_image_in_memory_is_a_copy_of_that_part(data):
+    source = ArraySource(np.arange(192, dtype=np.uint8).reshape(1, 8, 8, 3), [0], ("a", "b"))
+    top, left = data.draw(st.integers(0, 7)), data.draw(st.integers(0, 7))
+    box = (top, left, data.draw(st.integers(1, 8 - top)), data.draw(st.integers(1, 8 - left)))
+    region = source.read_region(0, lambda height, width: box)
+    np.testing.assert_array_equal(region, source.images[0, top : top + box[2], left : left + box[3]])
+    region[:] = 0
+    assert source.images.any() and source.read_stored(0).any()
+    for wrong in ((0, 0, 9, 1), (-1, 0, 1, 1), (0, 0, 0, 1), (0, 8, 1, 1)):
+        with pytest.raises(InputError, match="A part .* of an image. Received: "):
+            source.read_region(0, lambda height, width, wrong=wrong: wrong)
+
+
+def test_sources_in_memory_have_names_labels_and_a_fingerprint():
+    source = open_source("digits", "test")
+    assert source.name_of(12) == "digits test[12]" and source.encoded(0) is None
+    np.testing.assert_array_equal(source.labels_of(np.array([3, 1])), source.labels[[3, 1]])
+    assert source.fingerprint() == {"images": len(source), "labels_crc32": zlib.crc32(source.labels.tobytes())}
+    assert source.fingerprint() != open_source("digits", "train").fingerprint()
+
+
+def test_a_wrong_box_is_no_bad_image(tmp_path):
+    source = open_source("image_folder", "train", data_dir=str(image_folder(tmp_path)), image_size=8)
+    with pytest.raises(InputError, match="A part .* of an image") as caught:
+        source.read_region(0, lambda height, width: (0, 0, height + 1, width))
+    assert not isinstance(caught.value, BadImage)
+
+
+def test_with_skip_bad_files_are_left_to_reading(tmp_path):
+    folder = image_folder(tmp_path)
+    good = {path for split in ("train", "test") for path in opened_paths(folder, split, on_error="raise")}
+    spoilt = {"class1/notes.jpg": b"text", "class2/zero.png": b"", "class0/cut.jpg": b"\xff\xd8\xff\xe0"}
+    for path, content in spoilt.items():
+        (folder / path).write_bytes(content)
+    with pytest.raises(InputError, match=r"Received: .*class1/notes\.jpg; remove or convert it"):
+        opened_paths(folder, "train", on_error="raise")
+    sources = [
+        open_source("image_folder", split, data_dir=str(folder), image_size=8, on_error="skip")
+        for split in ("train", "test")
+    ]
+    bad = {}
+    for source in sources:
+        for index, path in enumerate(source.paths):
+            try:
+                source.read(index)
+            except BadImage as error:
+                assert (error.index, error.name) == (index, f"{folder}/{path}")
+                bad[path] = error.cause
+    assert {path for source in sources for path in source.paths} == good | set(spoilt)
+    assert bad == {
+        "class1/notes.jpg": "it is no JPEG, PNG, WebP, GIF or BMP image",
+        "class2/zero.png": "it is empty",
+        "class0/cut.jpg": "the header of its JPEG data is truncated or corrupt",
+    }
+
+
+def opened_paths(folder, split, **arguments):
+    return open_source("image_folder", split, data_dir=str(folder), image_size=8, **arguments).paths
+
+
+def test_all_formats_are_read_from_a_folder(tmp_path):
+    image_folder(tmp_path, classes=2)
+    for suffix in ("webp", "gif", "bmp"):
+        photograph(20, 24).save(tmp_path / "class0" / f"x.{suffix}")
+    parts = [open_source("image_folder", split, data_dir=str(tmp_path), image_size=8) for split in ("train", "test")]
+    assert sum(len([source.read(index) for index in range(len(source))]) for source in parts) == 27
+
+
+def test_links_in_circles_do_not_hang_the_listing(tmp_path):
+    folder = image_folder(tmp_path)
+    (folder / "class0" / "again").symlink_to(folder / "class0", target_is_directory=True)
+    (folder / "class0" / "broken.jpg").symlink_to(folder / "nowhere")
+    assert sum(len(opened_paths(folder, split)) for split in ("train", "test")) == 36
+
+
+def test_a_file_replaced_under_a_run_is_read_as_it_is_now(tmp_path):
+    source = open_source("image_folder", "train", data_dir=str(image_folder(tmp_path)), image_size=8)
+    stamp, file = source.stamp(), tmp_path / source.paths[0]
+    photograph(70, 50).save(file)
+    assert source.read_stored(0).shape == (50, 70, 3) and source.stamp() != stamp
+    file.unlink()
+    with pytest.raises(BadImage, match=r"No such file or directory\). Received: .*class0"):
+        source.read(0)
 
 
 def test_hidden_files_are_ignored_and_subfolders_read(tmp_path):
