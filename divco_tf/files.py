@@ -77,7 +77,7 @@ def make_writable(directory: pathlib.Path, purpose: str) -> pathlib.Path:
         directory.mkdir(parents=True, exist_ok=True)
         probe = directory / f"{_UNFINISHED}probe-{os.getpid()}"
         probe.touch()
-        probe.unlink()
+        probe.unlink(missing_ok=True)  # another process may be removing what is unfinished
     except OSError as error:
         raise InputError(
             f"The {purpose} cannot be written ({error.strerror}). Received: {directory}; choose another folder."

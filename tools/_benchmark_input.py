@@ -12,7 +12,7 @@ import tensorflow as tf
 from divco_tf.data.policies import POLICIES
 from divco_tf.data.sources import ArraySource, open_source
 from divco_tf.tools._benchmark_step import machine
-from divco_tf.tools._benchmark_views import photographs
+from divco_tf.tools._benchmark_views import made_up
 from divco_tf.training.experiment import Experiment
 from divco_tf.training.loop import make_model, make_pipeline
 from divco_tf.training.optimizers import OptimizerConfig
@@ -32,7 +32,7 @@ def run(
     Args:
       backbone: a registered one.
       split_factor: S.
-      data_dir: of a prepared CIFAR-10; None: parts of two photographs.
+      data_dir: of a prepared CIFAR-10; None: made-up photographs.
       rounds: in which every policy takes its turn.
       steps: a turn.
       report: is told how it goes on.
@@ -41,7 +41,7 @@ def run(
       head and rows of the table, and what JSON holds: command, machine, settings, systems by policy.
     """
     threads = share_cores(split_factor)
-    source = open_source("cifar10", "train", data_dir=data_dir) if data_dir else photographs()
+    source = open_source("cifar10", "train", data_dir=data_dir) if data_dir else made_up()
     systems: dict[str, dict[str, Any]] = {}
     step, turns = _step(_experiment(backbone, split_factor, PLAIN)), {}
     for views in VIEWS:

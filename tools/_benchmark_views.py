@@ -1,14 +1,12 @@
-"""`divco-benchmark views`: making training views, beside Pillow and keras-cv, over threads and over S."""
+"""`divco-benchmark views`: what a view costs, beside Pillow and keras-cv; through tf.data; and what S costs."""
 
 import dataclasses
-import functools
-import io
 import random
 import statistics
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -16,189 +14,208 @@ import tensorflow as tf
 from PIL import Image
 
 from divco_tf.data.datasets import get_dataset
-from divco_tf.data.decoding import decode
 from divco_tf.data.image_ops.random_numbers import view_keys
-from divco_tf.data.pipeline import ViewPipeline, union
-from divco_tf.data.policies import POLICIES, ViewPolicy
+from divco_tf.data.pipeline import ViewPipeline
+from divco_tf.data.policies import get_policy
 from divco_tf.data.preprocessing import Preprocessing
 from divco_tf.data.sources import ArraySource, Source, open_source
 from divco_tf.data.views import ViewMaker
+from divco_tf.tools import _benchmark_jpeg
 from divco_tf.tools._benchmark_step import machine
 from divco_tf.tools._pillow_views import PillowViews
 
-BATCH_SIZE, SPLIT_FACTOR = 128, 4
-THREADS, SPLITS = (1, 2, 8), (1, 2, 4, 8)
-_ERASED = POLICIES["cifar10_no_autoaugment"]
-ROWS = {
-    "crop + flip + erase": _ERASED,
-    "AutoAugment CIFAR-10 + erase": POLICIES["cifar10"],
-    "RandAugment m9 + erase": dataclasses.replace(_ERASED, augment="rand-m9-mstd0.5"),
-    "TrivialAugment + erase": dataclasses.replace(_ERASED, augment="trivial_augment"),
+OURS, PILLOW = "divco_tf", "Pillow"
+CIFAR10 = get_dataset("cifar10")
+SMALL_POLICIES = {
+    "crop, flip, erase": "cifar10_no_autoaugment",
+    "AutoAugment CIFAR-10, erase": "cifar10",
+    "RandAugment, erase": "cifar10_no_autoaugment+rand-m9-mstd0.5",
 }
-KERAS_CV = "RandAugment m9 + erase"  # the row that keras-cv has a layer for
-JPEG_SIZE, IMAGE_SIZE, JPEGS = (500, 375), 224, 24
+THREADS = (1, 2, 8)
+SPLIT_FACTORS = (1, 2, 4, 8)
+MADE_UP = 1024  # photographs
 
-System = Callable[[], Any]
+Batch = Callable[[int], Any]
 
 
-def run(*, data_dir: str | None, rounds: int, report: Callable[[str], None]) -> dict[str, Any]:
-    """Times all rows; see the module `benchmark`.
+@dataclasses.dataclass(frozen=True)
+class Row:
+    """One policy, and who makes a batch of its views: a function of the step each, ours first."""
+
+    name: str
+    views: int  # a batch
+    systems: Mapping[str, Batch]
+
+
+def run(
+    *, data_dir: str | None, batch_size: int, split_factor: int, rounds: int, steps: int, report: Callable[[str], None]
+) -> dict[str, Any]:
+    """Times views, batches by threads, and batches by S; see the module `benchmark`.
 
     Args:
-      data_dir: of a prepared CIFAR-10; None: parts of two photographs.
+      data_dir: prepared CIFAR-10; photographs are made up without it.
+      batch_size: B.
+      split_factor: S, of all tables but the last.
       rounds: in which every system takes its turn.
+      steps: batches a turn.
       report: is told how it goes on.
 
     Returns:
-      head and rows of the table, and what JSON holds: command, machine, settings, systems by row and name.
+      tables, a head and rows each; and what JSON holds: command, machine, settings, systems.
     """
-    source = open_source("cifar10", "train", data_dir=data_dir) if data_dir else photographs()
-    systems: dict[str, dict[str, list[float]]] = {}
-    for name, policy in ROWS.items():
-        systems[name] = _timed(_small(name, policy, source), rounds, report, name)
-    for split_factor in (1, 2):
-        name = f"224 pixels from JPEG, S={split_factor}"
-        systems[name] = _timed(_large(split_factor), rounds, report, name)
-    report(f"a new process: {_start_up():.2f} s until the first batch, with kernels from the cache")
-    threads = _threads(source, rounds, report)
-    splits = _splits(source, rounds, report)
+    source = open_source("cifar10", "test", data_dir=data_dir) if data_dir else made_up()
+    sizes = {"batch_size": batch_size, "split_factor": split_factor}
+    rows = [*small_rows(source, **sizes), *large_rows()]
+    views = time_rows(rows, rounds=rounds, steps=steps, report=report)
+    start_up = _start_up()
+    report(f"a new process, kernels from the cache: {start_up:.2f} s to the first batch")
+    by_threads = _time_threads(_pipeline(source, **sizes), rounds, report)
+    by_split_factor = _time_split_factors(source, batch_size, rounds, steps, report)
+    images = f"{'CIFAR-10' if data_dir else 'made-up photographs'}, batch {batch_size}"
     return {
-        "head": ("", "system", "us a view, one core", "of ours", "fastest us"),
-        "rows": [*_view_rows(systems), *_batch_rows("tf.data", threads), *_batch_rows("S", splits)],
+        "tables": [
+            ((f"{images}, S={split_factor}", "", "us a view and core", "of ours"), _view_table(views)),
+            *_batch_tables(images, split_factor, by_threads, by_split_factor),
+        ],
         "command": " ".join(["divco-benchmark", *sys.argv[1:]]),
         "machine": machine(),
-        "settings": {
-            "images": "CIFAR-10" if data_dir else "parts of photographs",
-            "batch_size": BATCH_SIZE,
-            "split_factor": SPLIT_FACTOR,
-            "rounds": rounds,
-            "ms_a_branch": 1e3 * _slope(splits),
-        },
-        "systems": {**systems, "threads": threads, "splits": splits},
+        "settings": {**sizes, "images": images, "rounds": rounds, "steps": steps},
+        "systems": {"start_up": start_up, "views": views, "threads": by_threads, "split factors": by_split_factor},
     }
 
 
-def photographs() -> ArraySource:
-    """Parts of two photographs, of 32 pixels."""
-    images = np.stack([np.asarray(_photograph(32, 32, seed)) for seed in range(1024)])
-    return ArraySource(images, np.arange(len(images)) % 10, [str(label) for label in range(10)])
+def small_rows(source: Source, *, batch_size: int, split_factor: int) -> list[Row]:
+    """Views of images in memory: ours, Pillow's, and keras-cv's where it has the policy."""
+    images = source.read_batch(np.arange(batch_size))
+    rows = []
+    for name, policy in SMALL_POLICIES.items():
+        systems = {
+            OURS: _ours(policy, images, split_factor),
+            PILLOW: _pillow(policy, images, split_factor),
+        }
+        if "rand" in policy:
+            systems |= _keras_cv(images, split_factor)
+        rows.append(Row(name, batch_size * split_factor, systems))
+    return rows
 
 
-def _photograph(width: int, height: int, seed: int) -> Image.Image:
-    """A part of one of scikit-learn's two photographs."""
-    generator = np.random.default_rng(seed)
-    image = Image.fromarray(_stored_photographs()[seed % 2])
-    part = int(generator.integers(300, 600)), int(generator.integers(250, 400))
-    left, top = (int(generator.integers(0, whole - size)) for whole, size in zip(image.size, part, strict=True))
-    return image.resize((width, height), Image.Resampling.BICUBIC, (left, top, left + part[0], top + part[1]))
+def large_rows() -> list[Row]:
+    """Random resized crops from JPEG files, decoding included, for a few S."""
+    files = _benchmark_jpeg.photographs()
+    return [
+        Row(f"224 pixels from JPEG, S={split}", split * len(files), _benchmark_jpeg.systems(split, files))
+        for split in _benchmark_jpeg.SPLIT_FACTORS
+    ]
 
 
-@functools.cache
-def _stored_photographs() -> list[np.ndarray]:
-    from sklearn.datasets import load_sample_images
+def time_rows(
+    rows: Sequence[Row], *, rounds: int, steps: int, report: Callable[[str], None]
+) -> dict[str, dict[str, dict]]:
+    """Seconds of processor time a view, by row and system, turn about.
 
-    return load_sample_images().images
-
-
-def _timed(
-    systems: dict[str, tuple[System, int]], rounds: int, report: Callable[[str], None], case: str
-) -> dict[str, list[float]]:
-    """Seconds a view, a round each, of systems that make so many views a call."""
-    times: dict[str, list[float]] = {name: [] for name in systems}
-    for make, _ in systems.values():
-        make()  # kernels are compiled then
-    for _ in range(rounds):
-        for name, (make, views) in systems.items():
-            start, calls = time.perf_counter(), 0
-            while calls == 0 or time.perf_counter() - start < 0.2:
-                make()
-                calls += 1
-            times[name].append((time.perf_counter() - start) / (calls * views))
-    report(f"{case}: " + ", ".join(f"{name} {1e6 * min(seconds):.1f} us" for name, seconds in times.items()))
-    return times
-
-
-def _small(name: str, policy: ViewPolicy, source: Source) -> dict[str, tuple[System, int]]:
-    facts = get_dataset("cifar10")
-    images = source.read_batch(np.arange(BATCH_SIZE))
-    pillow, views = [Image.fromarray(image) for image in images], BATCH_SIZE * SPLIT_FACTOR
-    ours = ViewMaker(policy, mean=facts.mean, std=facts.std)
-    theirs = PillowViews(policy, mean=facts.mean, std=facts.std)
-    steps, generator = iter(range(2**40)), random.Random(0)
-
-    def our_views(maker: ViewMaker) -> np.ndarray:
-        keys = view_keys(seed=0, step=next(steps), batch_size=BATCH_SIZE, split_factor=SPLIT_FACTOR)
-        return maker(images, keys)
-
-    systems = {
-        "ours": (lambda: our_views(ours), views),
-        "Pillow": (lambda: [[theirs(image, generator) for _ in range(SPLIT_FACTOR)] for image in pillow], views),
-    }
-    if name == KERAS_CV:
-        systems["keras-cv, the RandAugment alone"] = (_keras_cv(np.repeat(images, SPLIT_FACTOR, axis=0)), views)
-    return systems
+    It is the time of all of the process's threads: what a view costs a core. Ours and Pillow's take one thread.
+    """
+    timed: dict[str, dict[str, dict]] = {}
+    for row in rows:
+        for batch in row.systems.values():
+            batch(0)  # compiles, traces
+        timed[row.name] = {name: {"rounds": []} for name in row.systems}
+        for index in range(rounds):
+            for name, batch in row.systems.items():
+                start = time.process_time()
+                for step in range(index * steps, (index + 1) * steps):
+                    batch(step)
+                timed[row.name][name]["rounds"].append((time.process_time() - start) / (steps * row.views))
+        ours = next(iter(timed[row.name].values()))["rounds"]
+        for system in timed[row.name].values():
+            system["median"] = statistics.median(system["rounds"])
+            pairs = zip(system["rounds"], ours, strict=True)
+            system["of_ours"] = statistics.median(theirs / mine for theirs, mine in pairs)
+        told = ", ".join(f"{name} {1e6 * system['median']:.1f} us" for name, system in timed[row.name].items())
+        report(f"{row.name}: {told}")
+    return timed
 
 
-def _keras_cv(images: np.ndarray) -> System:
-    """In a tf.function, which is a hundred times as fast as eager."""
+def _ours(policy: str, images: np.ndarray, split_factor: int) -> Batch:
+    maker = ViewMaker(get_policy(policy), mean=CIFAR10.mean, std=CIFAR10.std)
+    sizes = {"batch_size": len(images), "split_factor": split_factor}
+    return lambda step: maker(images, view_keys(seed=0, step=step, **sizes))
+
+
+def _pillow(policy: str, images: np.ndarray, split_factor: int) -> Batch:
+    maker = PillowViews(get_policy(policy), mean=CIFAR10.mean, std=CIFAR10.std)
+
+    def batch(step: int) -> np.ndarray:
+        generator = random.Random(step)
+        views = np.empty((len(images), split_factor, *images.shape[1:]), np.float32)
+        for array, of_image in zip(images, views, strict=True):
+            image = Image.fromarray(array)
+            for view in of_image:
+                view[:] = maker(image, generator)
+        return views
+
+    return batch
+
+
+def _keras_cv(images: np.ndarray, split_factor: int) -> dict[str, Batch]:
+    """RandAugment alone, without cropping, normalisation and erasing: eagerly or traced, whichever is the faster."""
     import keras_cv
 
-    layer = keras_cv.layers.RandAugment(value_range=(0, 255), augmentations_per_image=2)
-    function, batch = tf.function(lambda images: layer(images, training=True)), tf.constant(images)
-    return lambda: function(batch).numpy()
+    layer = keras_cv.layers.RandAugment((0, 255), magnitude=0.9, magnitude_stddev=0.05, rate=0.5)
+    views = tf.constant(np.repeat(images, split_factor, axis=0))
+    ways = {"eager": layer, "tf.function": tf.function(layer)}
+    times = {}
+    for name, way in ways.items():
+        way(views[:16])
+        start = time.process_time()
+        way(views[:16])
+        times[name] = time.process_time() - start
+    fastest = min(times, key=times.__getitem__)
+    return {f"keras-cv, RandAugment alone, {fastest}": lambda step: ways[fastest](views).numpy()}
 
 
-def _large(split_factor: int) -> dict[str, tuple[System, int]]:
-    """Random resized crops of 224 pixels from JPEG files of 500 x 375 in memory."""
-    facts, policy = get_dataset("imagenet"), POLICIES["resized_crop"]
-    files = []
-    for seed in range(JPEGS):
-        data = io.BytesIO()
-        _photograph(*JPEG_SIZE, seed).save(data, "JPEG", quality=90)
-        files.append(data.getvalue())
-    preprocessing = Preprocessing.for_dataset(facts)
-    theirs = PillowViews(policy, mean=facts.mean, std=facts.std, image_size=IMAGE_SIZE)
-    pipeline = ViewPipeline(
-        _Encoded(files), batch_size=JPEGS, split_factor=split_factor, policy=policy, preprocessing=preprocessing
-    )
-    steps, generator = iter(range(2**40)), random.Random(0)
-
-    def pillow() -> None:
-        for data in files:
-            image = Image.open(io.BytesIO(data)).convert("RGB")
-            for _ in range(split_factor):
-                theirs(image, generator)
-
-    views = JPEGS * split_factor
-    return {
-        "ours": (lambda: pipeline.unmixed_at(next(steps), range(JPEGS)), views),
-        "ours, decoding alone": (lambda: _decode_parts(pipeline, next(steps)), views),
-        "Pillow": (pillow, views),
-        "Pillow, decoding alone": (lambda: [Image.open(io.BytesIO(data)).convert("RGB") for data in files], views),
-    }
+def _pipeline(source: Source, *, batch_size: int, split_factor: int) -> ViewPipeline:
+    preprocessing = Preprocessing(image_size=source.image_size, mean=CIFAR10.mean, std=CIFAR10.std)
+    sizes = {"batch_size": batch_size, "split_factor": split_factor}
+    return ViewPipeline(source, policy=get_policy("cifar10"), preprocessing=preprocessing, **sizes)
 
 
-class _Encoded(Source):
-    """JPEG files in memory."""
+def _time_threads(pipeline: ViewPipeline, rounds: int, report: Callable[[str], None]) -> dict[str, dict]:
+    """Seconds a batch through tf.data, by number of threads.
 
-    image_size = IMAGE_SIZE
+    Threads fetch batches in waves, so whole waves of the widest are counted, and two before them are not.
+    """
+    waves, before = 8, 2 * max(THREADS)
+    last = before + waves * max(THREADS)
+    timed: dict[str, dict] = {str(threads): {"rounds": []} for threads in THREADS}
+    for _ in range(rounds):
+        for threads in THREADS:
+            for step, _ in enumerate(pipeline.dataset(0, last, threads=threads), start=1):
+                if step == before:
+                    start = time.perf_counter()
+            timed[str(threads)]["rounds"].append((time.perf_counter() - start) / (last - before))
+    _add_medians(timed)
+    report("threads: " + ", ".join(f"{name} {1e3 * row['median']:.1f} ms" for name, row in timed.items()))
+    return timed
 
-    def __init__(self, files: list[bytes]) -> None:
-        self.files, self.labels, self.class_names = files, np.zeros(len(files), np.int64), ("a",)
 
-    def read(self, index: int) -> np.ndarray:
-        raise NotImplementedError  # views are cut out of what is stored
-
-    def read_region(self, index: int, choose: Any = None) -> np.ndarray:
-        return decode(self.files[index], choose)
-
-
-def _decode_parts(pipeline: ViewPipeline, step: int) -> None:
-    """Decodes what the views of a step need, and makes none."""
-    for index, keys in zip(pipeline.indices_at(step), pipeline.keys_at(step), strict=True):
-        pipeline.source.read_region(
-            int(index), lambda height, width, keys=keys: union(pipeline.boxes(keys, height, width))
-        )
+def _time_split_factors(
+    source: Source, batch_size: int, rounds: int, steps: int, report: Callable[[str], None]
+) -> dict[str, Any]:
+    """Seconds of processor time a batch, by S, and the line through them."""
+    pipelines = {s: _pipeline(source, batch_size=batch_size, split_factor=s) for s in SPLIT_FACTORS}
+    timed: dict[str, Any] = {str(s): {"rounds": []} for s in SPLIT_FACTORS}
+    for index in range(rounds):
+        for split_factor, pipeline in pipelines.items():
+            start = time.process_time()
+            for step in range(index * steps, (index + 1) * steps):
+                pipeline.views_at(step)
+            timed[str(split_factor)]["rounds"].append((time.process_time() - start) / steps)
+    _add_medians(timed)
+    slope, constant = np.polyfit(SPLIT_FACTORS, [timed[str(s)]["median"] for s in SPLIT_FACTORS], 1)
+    timed["line"] = {"seconds_a_branch": float(slope), "seconds_at_0": float(constant)}
+    report(f"S: {1e3 * slope:.2f} ms a branch")
+    return timed
 
 
 def _start_up() -> float:
@@ -223,73 +240,42 @@ print(time.perf_counter() - start)
     return float(done.stdout.split()[-1])
 
 
-def _pipeline(source: Source, split_factor: int) -> ViewPipeline:
-    preprocessing = Preprocessing.for_dataset(get_dataset("cifar10"))
-    return ViewPipeline(
-        source,
-        batch_size=BATCH_SIZE,
-        split_factor=split_factor,
-        policy=POLICIES["cifar10"],
-        preprocessing=preprocessing,
-    )
+def _add_medians(timed: dict[str, dict]) -> None:
+    first = next(iter(timed.values()))["rounds"]
+    for row in timed.values():
+        row["median"] = statistics.median(row["rounds"])
+        row["of_first"] = statistics.median(a / b for a, b in zip(row["rounds"], first, strict=True))
 
 
-def _threads(source: Source, rounds: int, report: Callable[[str], None]) -> dict[str, list[float]]:
-    """Seconds a batch through tf.data, wall time."""
-    pipeline, times = _pipeline(source, SPLIT_FACTOR), {}
-    for _ in range(rounds):
-        for threads in THREADS:
-            batches = iter(pipeline.dataset(0, 120, threads=threads))
-            for _ in range(20):
-                next(batches)
-            start = time.perf_counter()
-            for _ in range(80):
-                next(batches)
-            times.setdefault(f"{threads} threads", []).append((time.perf_counter() - start) / 80)
-            del batches
-    _told(report, "a batch through tf.data", times)
-    return times
+def _view_table(timed: dict[str, dict[str, dict]]) -> list[tuple[str, ...]]:
+    return [
+        (row, name, f"{1e6 * system['median']:.1f}", f"{system['of_ours']:.1f}")
+        for row, systems in timed.items()
+        for name, system in systems.items()
+    ]
 
 
-def _splits(source: Source, rounds: int, report: Callable[[str], None]) -> dict[str, list[float]]:
-    """Seconds a batch for each S, one thread."""
-    pipelines, times = {split: _pipeline(source, split) for split in SPLITS}, {}
-    for index in range(rounds):
-        for split, pipeline in pipelines.items():
-            start = time.perf_counter()
-            for step in range(20):
-                pipeline.views_at(20 * index + step)
-            times.setdefault(f"S = {split}", []).append((time.perf_counter() - start) / 20)
-    _told(report, "a batch by S", times)
-    return times
+def _batch_tables(images: str, split_factor: int, by_threads: dict, by_split_factor: dict) -> list[tuple]:
+    def rows(timed: dict[str, dict], prefix: str) -> list[tuple[str, ...]]:
+        return [
+            (f"{prefix}{name}", f"{1e3 * row['median']:.2f}", f"{row['of_first']:.2f}")
+            for name, row in timed.items()
+            if "rounds" in row
+        ]
+
+    line = by_split_factor["line"]
+    slope = ("a branch, by a line through them", f"{1e3 * line['seconds_a_branch']:.2f}", "")
+    return [
+        ((f"tf.data, {images}, S={split_factor}", "wall ms a batch", "of 1"), rows(by_threads, "threads ")),
+        ((f"one core, {images}", "ms a batch", "of S=1"), [*rows(by_split_factor, "S="), slope]),
+    ]
 
 
-def _told(report: Callable[[str], None], case: str, times: dict[str, list[float]]) -> None:
-    report(f"{case}: " + ", ".join(f"{name} {1e3 * min(seconds):.2f} ms" for name, seconds in times.items()))
-
-
-def _slope(splits: dict[str, list[float]]) -> float:
-    """Seconds a branch adds to a batch: of the line through the medians."""
-    medians = [statistics.median(seconds) for seconds in splits.values()]
-    return float(np.polyfit(SPLITS, medians, 1)[0])
-
-
-def _view_rows(systems: dict[str, dict[str, list[float]]]) -> Iterable[tuple[str, ...]]:
-    for case, times in systems.items():
-        for name, seconds in times.items():
-            ratio = statistics.median(a / b for a, b in zip(seconds, times["ours"], strict=True))
-            yield (case, name, f"{1e6 * statistics.median(seconds):.1f}", f"{ratio:.2f}", f"{1e6 * min(seconds):.1f}")
-
-
-def _batch_rows(kind: str, times: dict[str, list[float]]) -> Iterable[tuple[str, ...]]:
-    """Batches of AutoAugment CIFAR-10, as a view's time of one batch's wall time."""
-    first = next(iter(times.values()))
-    for name, seconds in times.items():
-        ratio = statistics.median(a / b for a, b in zip(seconds, first, strict=True))
-        yield (
-            f"a batch of AutoAugment CIFAR-10, {kind}",
-            name,
-            f"{1e3 * statistics.median(seconds):.2f} ms a batch",
-            f"{ratio:.2f} of the first",
-            f"{1e3 * min(seconds):.2f} ms",
-        )
+def made_up(count: int = MADE_UP) -> ArraySource:
+    """Smooth areas with some noise, as photographs have them."""
+    generator = np.random.default_rng(0)
+    images = []
+    for coarse in generator.integers(0, 256, (count, 4, 4, 3), np.uint8):
+        smooth = np.asarray(Image.fromarray(coarse).resize((32, 32), Image.Resampling.BICUBIC)).astype(int)
+        images.append(np.clip(smooth + generator.integers(-10, 11, smooth.shape), 0, 255).astype(np.uint8))
+    return ArraySource(np.stack(images), np.zeros(count, int), CIFAR10.class_names)

@@ -1,9 +1,9 @@
 """Measures divco_tf against what else there is, in one run: divco-benchmark step --backbone wide_resnet40_1.
 
 `step` times training steps, `compile` the way to the first one of deep networks, with the peak memory;
-`grouped` times grouped convolutions and networks of them (of the flags it takes --rounds and --out); `views` times
-making training views (--data_dir, --rounds, --out), and `input` what they add to a step of --backbone, 128 images
-each: of CIFAR-10 in --data_dir, or else of parts of two photographs.
+`grouped` times grouped convolutions and networks of them (of the flags it takes --rounds and --out);
+`views` times making views (--data_dir, --batch_size, --split_factor, --rounds, --steps), `input` what they add to a
+step of --backbone, 128 images each.
 
 Every system of a table is timed in turn, round by round: machines are shared and noisy, so ratios count. Run nothing
 else meanwhile.
@@ -21,13 +21,13 @@ _BACKBONE = flags.DEFINE_string("backbone", "wide_resnet40_1", "What `step` trai
 _BACKBONES = flags.DEFINE_list("backbones", ["pyramidnet272", "densenet190", "senet154"], "What `compile` starts.")
 _SPLIT_FACTOR = flags.DEFINE_integer("split_factor", 4, "S.")
 _UNDIVIDED = flags.DEFINE_bool("undivided", False, "Stack S copies of the backbone instead of dividing it.")
-_BATCH_SIZE = flags.DEFINE_integer("batch_size", 16, "Images a step.")
+_BATCH_SIZE = flags.DEFINE_integer("batch_size", None, "Images a step; 16, and for `views` 128, unless given.")
 _IMAGE_SIZE = flags.DEFINE_integer("image_size", 32, "Pixels a side.")
 _NUM_CLASSES = flags.DEFINE_integer("num_classes", 10, "K.")
+_DATA_DIR = flags.DEFINE_string("data_dir", None, "CIFAR-10 for `views`, prepared by TFDS; else images are made up.")
 _XLA = flags.DEFINE_bool("xla", False, "Time the branch stack under XLA too.")
 _ROUNDS = flags.DEFINE_integer("rounds", 5, "Rounds in which every system takes its turn.")
 _STEPS = flags.DEFINE_integer("steps", 10, "Steps a turn.")
-_DATA_DIR = _app.data_dir_flag()
 _OUT = flags.DEFINE_string("out", None, "A file for the result as JSON; without it JSON follows the table.")
 
 
@@ -36,7 +36,8 @@ def main(command: str) -> None:
     result = _COMMANDS[command]()
     from divco_tf.tools._tables import table
 
-    print(table(result["head"], result["rows"]))
+    for head, rows in result.get("tables") or [(result["head"], result["rows"])]:
+        print(table(head, rows), end="\n\n" if "tables" in result else "\n")
     text = json.dumps({key: result[key] for key in ("command", "machine", "settings", "systems")}, indent=1)
     if _OUT.value:
         pathlib.Path(_OUT.value).write_text(text + "\n")
@@ -55,7 +56,7 @@ def _step() -> dict[str, Any]:
     return _benchmark_step.run(
         _BACKBONE.value,
         division=division,
-        batch_size=_BATCH_SIZE.value,
+        batch_size=_batch_size(16),
         image_size=_IMAGE_SIZE.value,
         num_classes=_NUM_CLASSES.value,
         rounds=_ROUNDS.value,
@@ -76,7 +77,7 @@ def _compile() -> dict[str, Any]:
     return _benchmark_compile.run(
         backbones=_BACKBONES.value,
         split_factor=_SPLIT_FACTOR.value,
-        batch_size=_BATCH_SIZE.value,
+        batch_size=_batch_size(16),
         report=_report,
     )
 
@@ -92,7 +93,14 @@ def _views() -> dict[str, Any]:
     _app.load_tensorflow()
     from divco_tf.tools import _benchmark_views
 
-    return _benchmark_views.run(data_dir=_DATA_DIR.value, rounds=_ROUNDS.value, report=_report)
+    return _benchmark_views.run(
+        data_dir=_DATA_DIR.value,
+        batch_size=_batch_size(128),
+        split_factor=_SPLIT_FACTOR.value,
+        rounds=_ROUNDS.value,
+        steps=_STEPS.value,
+        report=_report,
+    )
 
 
 def _input() -> dict[str, Any]:
@@ -110,6 +118,10 @@ def _input() -> dict[str, Any]:
         steps=_STEPS.value,
         report=_report,
     )
+
+
+def _batch_size(default: int) -> int:
+    return default if _BATCH_SIZE.value is None else _BATCH_SIZE.value
 
 
 _COMMANDS = {"step": _step, "compile": _compile, "grouped": _grouped, "views": _views, "input": _input}
