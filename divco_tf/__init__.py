@@ -13,6 +13,7 @@ _PUBLIC = {
     "CoTrainingModel": "divco_tf.training.cotraining",
     "Experiment": "divco_tf.training.experiment",
     "InputError": "divco_tf.errors",
+    "KerasLayer": "divco_tf.data.batch_ops",
     "LearningRate": "divco_tf.training.schedules",
     "OptimizerConfig": "divco_tf.training.optimizers",
     "Options": "divco_tf.training.loop",
@@ -29,12 +30,16 @@ _PUBLIC = {
     "evaluation_dataset": "divco_tf.data.pipeline",
     "export": "divco_tf.serving.export",
     "get_dataset": "divco_tf.data.datasets",
+    "get_policy": "divco_tf.data.policies",
     "import_checkpoint": "divco_tf.training.imported",
     "import_state_dict": "divco_tf.models.import_torch",
     "load": "divco_tf.training.experiment",
     "open_source": "divco_tf.data.sources",
     "read_checkpoint": "divco_tf.models.torch_checkpoint",
+    "register_augmentation": "divco_tf.data.augmentations",
     "register_backbone": "divco_tf.models.backbones",
+    "register_batch_operation": "divco_tf.data.batch_ops",
+    "register_operation": "divco_tf.data.operations",
     "summarize": "divco_tf.models.summary",
     "train": "divco_tf.training.loop",
 }
@@ -52,10 +57,15 @@ def __dir__() -> list[str]:
 
 
 if TYPE_CHECKING:  # what a type checker and an editor see
+    from divco_tf.data.augmentations import register_augmentation as register_augmentation
+    from divco_tf.data.batch_ops import KerasLayer as KerasLayer
+    from divco_tf.data.batch_ops import register_batch_operation as register_batch_operation
     from divco_tf.data.datasets import get_dataset as get_dataset
+    from divco_tf.data.operations import register_operation as register_operation
     from divco_tf.data.pipeline import ViewPipeline as ViewPipeline
     from divco_tf.data.pipeline import evaluation_dataset as evaluation_dataset
     from divco_tf.data.policies import ViewPolicy as ViewPolicy
+    from divco_tf.data.policies import get_policy as get_policy
     from divco_tf.data.preprocessing import Preprocessing as Preprocessing
     from divco_tf.data.sources import open_source as open_source
     from divco_tf.errors import InputError as InputError

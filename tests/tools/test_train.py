@@ -11,7 +11,7 @@ import gin
 from divco_tf.data.sources import open_source
 from divco_tf.tools import _configs
 from divco_tf.training.experiment import load
-from tests.data.images import image_folder
+from tests.data.images import image_folder, photograph
 from tests.training import runs
 
 ROOT = pathlib.Path(__file__).resolve().parents[2]
@@ -109,3 +109,27 @@ def test_a_folder_listed_in_another_order_is_the_same_data(divco, tmp_path, monk
     monkeypatch.undo()
     runs.assert_same_run(tmp_path / "one", tmp_path / "two")
     assert open_source("image_folder", "train", data_dir=str(folder)).class_names == ("class0", "class1", "class2")
+
+
+def test_imagenets_row_trains_on_a_folder_like_imagenets(divco, tmp_path):
+    image = photograph(40, 30)
+    for split, each in (("train", 2), ("validation", 1)):
+        for label in range(1000):
+            folder = tmp_path / "imagenet" / split / f"n{label:08}"
+            folder.mkdir(parents=True)
+            for number in range(each):
+                image.save(folder / f"{number}.JPEG")
+    result = divco(
+        "train",
+        "--config=imagenet/se_resnet50_split1",
+        *TINY,
+        "--bind=schedules.CoTraining.warmup_epochs=1",
+        "--bind=experiment.Experiment.image_size=16",
+        "--bind=experiment.Experiment.batch_size=500",
+        f"--data_dir={tmp_path / 'imagenet'}",
+        f"--model_dir={tmp_path / 'run'}",
+    )
+    assert (result.status, result.stderr) == (0, "")
+    assert "(last step 4, 1000 test images)" in result.stdout and "decoded images: " in result.stdout
+    identity = json.loads((tmp_path / "run" / "experiment.json").read_text())["identity"]
+    assert identity["views"]["augment"] == ["rand-m6-mstd0.5"] and identity["views"]["resized_crop"] is not None
