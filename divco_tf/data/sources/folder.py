@@ -1,6 +1,5 @@
 """Folders of image files, a class a subfolder."""
 
-import concurrent.futures
 import hashlib
 import os
 import pathlib
@@ -12,7 +11,8 @@ from divco_tf.data.datasets import Dataset
 from divco_tf.data.decoding import PREFIX_BYTES, is_image
 from divco_tf.data.preprocessing import Preprocessing
 from divco_tf.data.sources.encoded import EncodedSource
-from divco_tf.data.sources.request import IO_THREADS, Request
+from divco_tf.data.sources.progress import from_disk
+from divco_tf.data.sources.request import Request
 from divco_tf.data.sources.splits import in_split
 from divco_tf.errors import InputError
 
@@ -64,9 +64,8 @@ class ImageFolder(EncodedSource):
             return f"{path} {status.st_size} {status.st_mtime_ns}\n"
 
         digest = hashlib.blake2b(digest_size=16)
-        with concurrent.futures.ThreadPoolExecutor(IO_THREADS) as pool:
-            for line in pool.map(facts, self.paths):
-                digest.update(line.encode("utf-8", "surrogateescape"))
+        for line in from_disk(facts, self.paths):
+            digest.update(line.encode("utf-8", "surrogateescape"))
         return digest.hexdigest()
 
 
@@ -135,11 +134,9 @@ def _image_paths(root: pathlib.Path, *, may_skip: bool) -> list[str]:
             "that can be read, and is not changed meanwhile, would work."
         ) from error
     if not may_skip:
-        with concurrent.futures.ThreadPoolExecutor(IO_THREADS) as pool:  # mostly waiting for the disk
-            causes = pool.map(_why_no_image, [f"{root}/{path}" for path in paths])
-            for path, cause in zip(paths, causes, strict=True):
-                if cause:
-                    raise InputError(f"A file {cause}. Received: {root / path}; remove or convert it.")
+        for path, cause in zip(paths, from_disk(lambda path: _why_no_image(f"{root}/{path}"), paths), strict=True):
+            if cause:
+                raise InputError(f"A file {cause}. Received: {root / path}; remove or convert it.")
     return sorted(paths)
 
 

@@ -5,10 +5,11 @@ import fcntl
 import json
 import pathlib
 from collections.abc import Callable, Iterator, Mapping
-from typing import Any
+from typing import IO, Any
 
 from divco_tf import files
 from divco_tf.data.sources.request import Report
+from divco_tf.errors import InputError
 
 _RECORD = "record.json"
 
@@ -29,9 +30,10 @@ def kept(
     Raises:
       InputError: the folder cannot be written.
     """
-    files.make_writable(path.parent, f"folder of {path.name}")
+    if _read_record(path) == record:  # may lie where nothing can be written
+        return path
     with _alone(path.with_name(f".{path.name}.lock"), report):
-        if _read_record(path) == record:
+        if _read_record(path) == record:  # by now
             return path
         if path.exists():
             files.remove_directory(path)
@@ -51,10 +53,20 @@ def _read_record(path: pathlib.Path) -> Any:
 @contextlib.contextmanager
 def _alone(path: pathlib.Path, report: Report) -> Iterator[None]:
     """Holds a lock that the system gives back when the process ends, however it does."""
-    with open(path, "a") as file:
+    with _opened(path) as file:
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
             report(f"waiting for another process, which holds {path}")
             fcntl.flock(file, fcntl.LOCK_EX)
         yield
+
+
+def _opened(path: pathlib.Path) -> IO:
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        return open(path, "a")
+    except OSError as error:
+        raise InputError(
+            f"A folder cannot be written ({error.strerror}). Received: {path.parent}; choose another folder."
+        ) from error

@@ -17,8 +17,9 @@ from divco_tf.data.datasets import Dataset
 from divco_tf.data.preprocessing import Preprocessing
 from divco_tf.data.sources.base import ArraySource, BadImage, Source
 from divco_tf.data.sources.encoded import EncodedSource
+from divco_tf.data.sources.progress import from_disk
 from divco_tf.data.sources.records import ArrayRecords, DamagedRecord, Records, TFRecords
-from divco_tf.data.sources.request import IO_THREADS, THREADS, Request, in_bytes
+from divco_tf.data.sources.request import THREADS, Request, in_bytes
 from divco_tf.data.sources.splits import in_split
 from divco_tf.errors import InputError
 
@@ -64,13 +65,8 @@ class RecordSource(EncodedSource):
     def labels_of(self, indices: np.ndarray) -> np.ndarray:
         """The labels of the images at `indices`; those of images that were read before are known."""
         unknown = np.asarray(indices)[self._labels[indices] < 0]
-        if len(unknown) > _CHUNK:
-            with concurrent.futures.ThreadPoolExecutor(IO_THREADS) as pool:
-                for start in range(0, len(unknown), _CHUNK):
-                    list(pool.map(self.encoded, unknown[start : start + _CHUNK].tolist()))
-        else:
-            for index in unknown.tolist():
-                self.encoded(index)
+        if len(unknown):
+            all(from_disk(self._learn, unknown.tolist()))
         return self._labels[indices]
 
     def encoded(self, index: int) -> bytes:
@@ -90,6 +86,10 @@ class RecordSource(EncodedSource):
             raise self.bad(index, f"its label is {labels[0]}, of {self.num_classes} classes")
         self._labels[index] = labels[0]
         return images[0]
+
+    def _learn(self, index: int) -> bool:
+        self.encoded(index)
+        return True
 
     def name_of(self, index: int) -> str:
         """The file, and the record in it."""

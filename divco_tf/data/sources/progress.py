@@ -1,16 +1,27 @@
-"""Passes over whole sources: in parallel, in order, with progress."""
+"""Passes over many images or files, in parallel and in order."""
 
 import concurrent.futures
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from typing import TypeVar
 
-from divco_tf.data.sources.request import THREADS, Report
+from divco_tf.data.sources.request import IO_THREADS, THREADS, Report
 from divco_tf.errors import InputError
 
-_CHUNK = 256  # results that wait for their turn
+_CHUNK = 256  # images
 _SHARES = 20  # lines of progress
 
-Result = TypeVar("Result")
+Item, Result = TypeVar("Item"), TypeVar("Result")
+
+
+def from_disk(function: Callable[[Item], Result], items: Sequence[Item]) -> Iterator[Result]:
+    """`function` of each item, in order, in threads that mostly wait for the disk.
+
+    They take slices: a call of its own for each of a million small files would cost more than reading them.
+    """
+    slices = [items[start : start + _CHUNK] for start in range(0, len(items), _CHUNK)]
+    with concurrent.futures.ThreadPoolExecutor(IO_THREADS) as pool:
+        for results in pool.map(lambda part: [function(item) for item in part], slices):
+            yield from results
 
 
 def in_order(

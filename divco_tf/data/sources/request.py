@@ -47,10 +47,9 @@ def memory_budget_of(budget: int | None) -> int:
     return budget
 
 
-def _available() -> int:
+def _available(group: pathlib.Path = pathlib.Path("/sys/fs/cgroup")) -> int:
     """Free memory in bytes: of the machine, or of the container where that has less (cgroup v2)."""
     available = psutil.virtual_memory().available
-    group = pathlib.Path("/sys/fs/cgroup")
     try:
         limit = int((group / "memory.max").read_text())  # "max" without a limit
         used = dict(line.split() for line in (group / "memory.stat").read_text().splitlines())

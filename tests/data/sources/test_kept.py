@@ -1,0 +1,63 @@
+"""Derived files that are kept between runs."""
+
+import fcntl
+import threading
+
+import pytest
+
+from divco_tf.data.sources.kept import kept
+from divco_tf.errors import InputError
+
+
+def test_a_folder_is_made_once_for_what_it_is_of(tmp_path):
+    built, path = [], tmp_path / "folder"
+
+    def build(folder):
+        built.append(folder)
+        (folder / "content").write_text(str(len(built)))
+
+    for record, builds in (({"a": 1}, 1), ({"a": 1}, 1), ({"a": 2}, 2), ({"a": 1}, 3)):
+        assert kept(path, record, build, report=print) == path
+        assert len(built) == builds and (path / "content").read_text() == str(builds)
+    (path / "record.json").write_text("{")
+    kept(path, {"a": 1}, build, report=print)
+    assert len(built) == 4
+
+
+@pytest.mark.parametrize("error", [ValueError, KeyboardInterrupt])
+def test_a_pass_that_fails_leaves_nothing(tmp_path, error):
+    def build(folder):
+        (folder / "half").touch()
+        raise error
+
+    with pytest.raises(error):
+        kept(tmp_path / "folder", {}, build, report=print)
+    assert [path.name for path in tmp_path.iterdir()] == [".folder.lock"]
+
+
+def test_waiting_for_another_process_is_told(tmp_path):
+    lines, waiting = [], threading.Event()
+
+    def report(line):
+        lines.append(line)
+        waiting.set()
+
+    with open(tmp_path / ".folder.lock", "a") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        thread = threading.Thread(
+            target=kept, args=(tmp_path / "folder", {}, lambda folder: None), kwargs={"report": report}
+        )
+        thread.start()
+        assert waiting.wait(30) and not (tmp_path / "folder").exists()
+    thread.join(30)
+    assert (tmp_path / "folder").is_dir()
+    assert lines == [f"waiting for another process, which holds {tmp_path}/.folder.lock"]
+
+
+def test_a_folder_that_is_made_may_lie_where_nothing_can_be_written(tmp_path, monkeypatch):
+    kept(tmp_path / "folder", {}, lambda folder: None, report=print)
+    monkeypatch.setattr(fcntl, "flock", None)
+    assert kept(tmp_path / "folder", {}, lambda folder: None, report=print) == tmp_path / "folder"
+    (tmp_path / "file").touch()
+    with pytest.raises(InputError, match=r"cannot be written \(.*\)\. Received: .*/file; choose another folder"):
+        kept(tmp_path / "file" / "folder", {}, lambda folder: None, report=print)
