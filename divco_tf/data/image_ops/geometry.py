@@ -118,7 +118,7 @@ def _level(number):
 @kernel
 def _between(first, second, share):
     """In this form, which returns equal levels as they are, and float64: rounding down shows an error of one bit."""
-    return first + (np.float64(second) - first) * share
+    return first + (second - first) * share
 
 
 @kernel
@@ -140,8 +140,8 @@ def _interpolate(image, view, a, b, c, d, e, f, cubic, fill):
             y0, y1, y2, y3 = max(top - 1, 0), max(top, 0), min(top + 1, height - 1), min(top + 2, height - 1)
             if not cubic:
                 for channel in range(3):
-                    above = _between(image[y1, x1, channel], image[y1, x2, channel], part_x)
-                    below = _between(image[y2, x1, channel], image[y2, x2, channel], part_x)
+                    above = _between(np.float64(image[y1, x1, channel]), np.float64(image[y1, x2, channel]), part_x)
+                    below = _between(np.float64(image[y2, x1, channel]), np.float64(image[y2, x2, channel]), part_x)
                     view[y, x, channel] = np.uint8(np.int32(_between(above, below, part_y)))
                 continue
             wx = _weights(part_x)
