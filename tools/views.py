@@ -49,7 +49,7 @@ def main() -> None:
 def _check(experiment: "Experiment", options: "Options") -> None:
     from divco_tf.data.sources.check import check
 
-    source = experiment.open(_SPLIT.value, data_dir=_DATA_DIR.value, on_error="skip")
+    source = experiment.open(_SPLIT.value, data_dir=_DATA_DIR.value, on_error="skip", memory_budget=0)
     findings = check(source, threads=options.threads or 8, report=lambda line: print(line, flush=True))
     print("\n".join(findings.lines()))
     if findings.problems:

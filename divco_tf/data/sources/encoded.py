@@ -3,9 +3,9 @@
 import abc
 
 import numpy as np
-import tensorflow as tf
 
 from divco_tf.data.decoding import decode
+from divco_tf.data.image_ops.resize import BICUBIC, resize
 from divco_tf.data.preprocessing import Preprocessing
 from divco_tf.data.sources.base import BadImage, Choose, Source, region
 from divco_tf.errors import InputError
@@ -50,9 +50,7 @@ class EncodedSource(Source):
         """What `read` makes of a stored image, uint8 [H, W, 3] to [image_size, image_size, 3]."""
         if self.preprocessing.resize == "stretch" and image.shape[:2] == (self.image_size, self.image_size):
             return image
-        # Plain operations, not a tf.function: in a thread of tf.data a function would wait for that pool's threads.
-        with tf.device("CPU:0"):
-            return self.preprocessing.resized(image[None])[0].numpy().astype(np.uint8)
+        return resized(image, self.preprocessing)
 
     def bad(self, index: int, cause: str) -> BadImage:
         """The error that says that, and why, the image at `index` cannot be read."""
@@ -66,3 +64,25 @@ class EncodedSource(Source):
             raise
         except ValueError as error:
             raise self.bad(index, str(error)) from error
+
+
+def resized(image: np.ndarray, preprocessing: Preprocessing) -> np.ndarray:
+    """What `Preprocessing.resized` makes of an image, by Pillow's arithmetic: within 2 grey levels, 80 times as fast.
+
+    Args:
+      image: uint8 [H, W, 3], RGB.
+      preprocessing: of evaluation.
+
+    Returns:
+      uint8 [image_size, image_size, 3].
+    """
+    size, (height, width, _) = preprocessing.image_size, image.shape
+    top = left = 0
+    sides = (size, size)
+    if preprocessing.resize == "shorter_side_crop":
+        short = int(preprocessing.resize_ratio * size)
+        sides = height * short // min(height, width), width * short // min(height, width)
+        top, left = (round((side - size) / 2) for side in sides)
+    whole = np.empty((*sides, 3), np.uint8)
+    resize(np.require(image, np.uint8, "CW"), (0, 0, height, width), False, BICUBIC, whole)
+    return np.ascontiguousarray(whole[top : top + size, left : left + size])
