@@ -34,10 +34,10 @@ def contact_sheet(pipeline: ViewPipeline, *, step: int = 0, images: int = 8) -> 
     views = pipeline.preprocessing.grey_levels(views)
     sheet = [
         _row(
-            [pipeline.source.read(index), *views[row]],
+            [pipeline.image_at(step, row), *views[row]],
             [[], *(_told(pipeline.drawn_at(step, row, branch)) for branch in range(views.shape[1]))],
         )
-        for row, index in enumerate(pipeline.indices_at(step)[:rows].tolist())
+        for row in range(rows)
     ]
     return np.concatenate(sheet)
 

@@ -11,6 +11,7 @@ import os
 import re
 import traceback
 from collections.abc import Callable, Iterator, Sequence
+from typing import Any
 
 import numpy as np
 import tensorflow as tf
@@ -150,6 +151,10 @@ class ViewPipeline:
         branches = 1 if self._identical_views else self.split_factor
         return view_keys(seed=self.seed, step=step, batch_size=self.batch_size, split_factor=branches)
 
+    def image_at(self, step: int, position: int) -> np.ndarray:
+        """The image at a position of the global batch before views are made of it, uint8 [H, W, 3]."""
+        return self._first_good(step, position, self.source.read)[1]
+
     def drawn_at(self, step: int, position: int, branch: int) -> list[tuple[str, float]]:
         """The operations, with their arguments, that are drawn for a view."""
         return self._maker(branch).drawn(self.keys_at(step)[position, 0 if self._identical_views else branch])
@@ -206,16 +211,23 @@ class ViewPipeline:
 
     def _fill(self, step: int, position: int, keys: np.ndarray, views: np.ndarray) -> int:
         """Makes the views [S, H, W, 3] at a position of the batch; returns the index of the image that is shown."""
+
+        def make(index: int) -> None:
+            if self._makers[0].needs_stored:
+                self._fill_from_stored(index, keys, views)
+            else:
+                self._make_views(self.source.read(index)[None], keys[None], views[None])
+
+        return self._first_good(step, position, make)[0]
+
+    def _first_good(self, step: int, position: int, read: Callable[[int], Any]) -> tuple[int, Any]:
+        """What `read` makes of the image at a position, or of the next one of the epoch that can be read: and which."""
         epoch, place = divmod(step, self.steps_per_epoch)
         order, first = self._permutation(epoch), place * self.batch_size + int(position)
         for offset in range(len(order)):
             index = int(order[(first + offset) % len(order)])
             try:
-                if self._makers[0].needs_stored:
-                    self._fill_from_stored(index, keys, views)
-                else:
-                    self._make_views(self.source.read(index)[None], keys[None], views[None])
-                return index
+                return index, read(index)
             except BadImage as error:
                 if not self._skips:
                     raise

@@ -345,3 +345,20 @@ def test_an_image_that_cannot_be_read_is_named(tmp_path, split):
     described = runs.experiment(dataset="image_folder", image_size=8, batch_size=8, views="none", epochs=2)
     said = refusal(runs.run, tmp_path / "run", described, data_dir=str(folder))
     assert "cannot be read" in said and str(broken) in said
+
+
+def test_skipped_images_are_counted_each_epoch_and_the_run_ends(tmp_path):
+    images = image_folder(tmp_path / "images", classes=2, images=20)
+    bad = sorted(images.rglob("*.jpg"))[::5]
+    for file in bad:
+        file.write_bytes(file.read_bytes()[:150])
+    lines = []
+    described = runs.experiment(dataset="image_folder", image_size=8, batch_size=4, epochs=2, views="none")
+    described = dataclasses.replace(described, held_out=0.0)
+    with pytest.raises(InputError, match="cannot be read"):  # a test image: a result counts every one
+        runs.run(
+            tmp_path / "run", described, data_dir=str(images), on_error="skip", evaluate_every=0, report=lines.append
+        )
+    told = [line for line in lines if "images so far cannot be read and are replaced" in line]
+    assert [line.partition(":")[0] for line in told] == ["epoch 1", "epoch 2"]
+    assert any(str(file) in told[0] for file in bad)

@@ -7,7 +7,15 @@ import pytest
 import tensorflow as tf
 
 from divco_tf.errors import InputError
-from divco_tf.training.runtime import JIT, STRATEGIES, make_strategy, resolve_jit, share_cores
+from divco_tf.training.runtime import (
+    JIT,
+    STRATEGIES,
+    distributed,
+    make_strategy,
+    prefetched,
+    resolve_jit,
+    share_cores,
+)
 from tests import tiny
 
 
@@ -87,3 +95,19 @@ def test_a_gpus_threads_are_left_alone(monkeypatch):
 def test_cores_are_shared_by_a_whole_number_of_branches():
     with pytest.raises(InputError, match="split factor is no positive whole number. Received: 0"):
         share_cores(0)
+
+
+def test_batches_are_copied_to_a_device_ahead_and_keep_the_datasets_options():
+    dataset = tf.data.Dataset.range(5)
+    options = tf.data.Options()
+    options.autotune.enabled = False
+    ahead = prefetched(dataset.with_options(options), tf.config.list_logical_devices("CPU")[1].name)
+    found = list(ahead)
+    assert [int(number) for number in found] == list(range(5))
+    assert all(number.device.endswith("CPU:1") for number in found)
+    assert ahead.options().autotune.enabled is False
+
+
+def test_without_a_gpu_a_strategy_distributes_by_itself():
+    dataset = tf.data.Dataset.range(4).batch(2)
+    assert [batch.numpy().tolist() for batch in distributed(dataset, make_strategy("one_device"))] == [[0, 1], [2, 3]]
