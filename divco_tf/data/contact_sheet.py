@@ -7,6 +7,7 @@ from divco_tf.data.pipeline import ViewPipeline
 from divco_tf.errors import InputError
 
 _SMALLEST = 128  # pixels a side: below it, neither a view of 32 pixels nor a caption can be read
+_PLAIN = {"identity", "auto_contrast", "equalize", "invert"}  # have no argument
 _MARGIN, _LINE, _FONT = 6, 13, 11
 
 
@@ -43,7 +44,7 @@ def contact_sheet(pipeline: ViewPipeline, *, step: int = 0, images: int = 8) -> 
 
 
 def _told(drawn: list[tuple[str, float]]) -> list[str]:
-    return [f"{name} {argument:.3g}" if argument else name for name, argument in drawn]
+    return [name if name in _PLAIN else f"{name} {argument:.3g}" for name, argument in drawn]
 
 
 def _row(images: list[np.ndarray], captions: list[list[str]]) -> np.ndarray:

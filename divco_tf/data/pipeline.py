@@ -183,7 +183,10 @@ class ViewPipeline:
 
     def batches_at_once(self, threads: int | None = None) -> int:
         """How many batches `dataset` makes at once; two more wait in memory."""
-        return max(1, min(_checked_threads(threads), _BEING_MADE // self.batch_bytes))
+        threads = _checked_threads(threads)
+        if isinstance(self.source, ArraySource):  # more threads than cores help only where they wait for a disk
+            threads = min(threads, os.cpu_count() or 1)
+        return max(1, min(threads, _BEING_MADE // self.batch_bytes))
 
     @property
     def batch_bytes(self) -> int:
