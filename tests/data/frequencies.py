@@ -1,4 +1,9 @@
-"""How often what is drawn, as p-values over 10^5 views: `python -m tests.data.frequencies` prints them."""
+"""How often what is drawn, as p-values over 10^5 views: `python -m tests.data.frequencies` prints them (minutes).
+
+Seed 1, since the signs of seed 0's first 100,352 views lie 4.2 standard deviations off. That is chance: over the next
+40 million views of seed 0 they lie 1.2 off, and over 1,500 seeds they are as a normal number is (variance 0.99). So the
+second table tells whether the p-values of 40 seeds, 0 among them, are spread evenly from 0 to 1, as they should be.
+"""
 
 import itertools
 
@@ -20,15 +25,16 @@ POLICIES = (
     "trivial_augment",
 )
 STEPS, BATCH_SIZE, SPLIT_FACTOR = 49, 512, 4
+SEED, SEEDS = 1, 40
 
 
-def keys(seed: int = 0) -> np.ndarray:
+def keys(seed: int = SEED) -> np.ndarray:
     """The keys of 100,352 views, uint64 [steps, B, S]."""
     sizes = {"batch_size": BATCH_SIZE, "split_factor": SPLIT_FACTOR}
     return np.stack([view_keys(seed=seed, step=step, **sizes) for step in range(STEPS)])
 
 
-def p_values(name: str, seed: int = 0) -> dict[str, float]:
+def p_values(name: str, seed: int = SEED) -> dict[str, float]:
     """Of an augmentation's draws against its table, by what is drawn; a draw that is none is left out."""
     augmentation = get_augmentation(name)
     steps = [step for sub_policy in augmentation.sub_policies for step in sub_policy]
@@ -48,16 +54,15 @@ def p_values(name: str, seed: int = 0) -> dict[str, float]:
     signed = np.array([span.signed for span in spans])
     assert (signs[~signed[codes]] > 0).all()
     if signed.any():
-        negative = np.bincount(codes[signs < 0], minlength=len(steps))
-        found["signs"] = _coins(negative[signed], applied[signed], np.full(signed.sum(), 0.5))
+        found["signs"] = stats.binomtest(int((signs < 0).sum()), int(applied[signed].sum())).pvalue
     either = np.array([len(span.resampling) == 2 for span in spans])
     if either.any():
-        bicubic = np.bincount(codes[resamplings == 2], minlength=len(steps))
-        found["resamplings"] = _coins(bicubic[either], applied[either], np.full(either.sum(), 0.5))
+        bicubic = (resamplings == 2) & either[codes]
+        found["resamplings"] = stats.binomtest(int(bicubic.sum()), int(applied[either].sum())).pvalue
     return found | _levels(levels.ravel(), steps[0], augmentation.space.top)
 
 
-def independence(seed: int = 0) -> dict[str, float]:
+def independence(seed: int = SEED) -> dict[str, float]:
     """Of all correlations between two draws of a view, and of two views, being those of independent draws."""
     draws = _standardised(_draws(keys(seed)))  # [steps, B, S, draws]
     other = _standardised(_draws(keys(seed + 1)))
@@ -171,18 +176,23 @@ def _standardised(draws: np.ndarray) -> np.ndarray:
     return (draws - draws.mean(axes)) / draws.std(axes)
 
 
-def table() -> tuple[tuple[str, ...], list[tuple[str, ...]]]:
-    """Head and rows of all p-values."""
-    found = {name: p_values(name) for name in POLICIES}
+def table(found: dict[str, dict[str, float]]) -> tuple[tuple[str, ...], list[tuple[str, ...]]]:
+    """Head and rows of p-values, by augmentation and what is drawn."""
     columns = list(dict.fromkeys(column for row in found.values() for column in row))
-    rows = [
-        (name, *(f"{row[column]:.3f}" if column in row else "" for column in columns)) for name, row in found.items()
-    ]
-    rows += [(f"correlations, {name}", f"{value:.3f}") for name, value in independence().items()]
-    return ("", *columns), [row + ("",) * (len(columns) + 1 - len(row)) for row in rows]
+    cells = [[f"{row[column]:.3f}" if column in row else "" for column in columns] for row in found.values()]
+    return ("", *columns), [(name, *row) for name, row in zip(found, cells, strict=True)]
+
+
+def evenness(by_seed: list[dict[str, float]]) -> dict[str, float]:
+    """Of p-values being spread evenly from 0 to 1."""
+    return {key: stats.kstest([found[key] for found in by_seed], "uniform").pvalue for key in by_seed[0]}
 
 
 if __name__ == "__main__":
     from divco_tf.tools._tables import markdown_table
 
-    print(markdown_table(*table()))
+    print(markdown_table(*table({name: p_values(name) for name in POLICIES})), end="\n\n")
+    print(markdown_table(*table({"correlations": independence()})), end=f"\n\nEvenness over {SEEDS} seeds:\n\n")
+    evenly = {name: evenness([p_values(name, seed) for seed in range(SEEDS)]) for name in POLICIES}
+    print(markdown_table(*table(evenly)), end="\n\n")
+    print(markdown_table(*table({"correlations": evenness([independence(seed) for seed in range(SEEDS)])})))
