@@ -313,8 +313,10 @@ def register_augmentation(name: str, augmentation: Augmentation) -> Augmentation
     """Registers an augmentation, which view policies may then name, and returns it.
 
     Raises:
-      InputError: the name is taken.
+      InputError: the name is taken, by an augmentation or by an operation.
     """
+    if name in OWN.names():
+        raise InputError(f"An operation has that name. Received: {name}; another name for the augmentation would work.")
     AUGMENTATIONS.add(name, augmentation)
     return augmentation
 

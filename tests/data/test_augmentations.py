@@ -18,6 +18,7 @@ from divco_tf.data.augmentations import (
     rand_augment,
     register_augmentation,
 )
+from divco_tf.data.operations import OWN
 from divco_tf.errors import InputError
 from tests.data import frequencies
 from tests.data.image_ops.operated import OPERATION, plain_argument
@@ -182,3 +183,9 @@ def test_a_registered_augmentation_is_found_and_its_name_taken(monkeypatch):
     assert register_augmentation("twice", mine) is mine is get_augmentation("twice")
     with pytest.raises(InputError, match="twice is registered already"):
         register_augmentation("twice", mine)
+
+
+def test_an_augmentation_takes_no_operations_name(monkeypatch):
+    monkeypatch.setattr(OWN, "_entries", {**OWN._entries, "speckle": lambda image, key: image})
+    with pytest.raises(InputError, match="An operation has that name. Received: speckle"):
+        register_augmentation("speckle", get_augmentation("trivial_augment"))
