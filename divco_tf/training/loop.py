@@ -16,6 +16,7 @@ from divco_tf import files
 from divco_tf.data.contact_sheet import contact_sheet
 from divco_tf.data.pipeline import ViewPipeline, reading
 from divco_tf.data.sources import Source, cached
+from divco_tf.data.sources.check import tell_unusual
 from divco_tf.errors import InputError, RunError
 from divco_tf.training.checkpoint import Checkpoints
 from divco_tf.training.cotraining import CoTrainingModel
@@ -129,6 +130,7 @@ class _Run:
         _ = experiment.view_policies  # an unknown one is refused before data are read
         source = self._open("train", on_error=options.on_error)
         experiment.check_classes(source)
+        tell_unusual(source, report=report)
         self.pipeline = make_pipeline(experiment, self._cached(source), on_error=options.on_error)
         warm_up = threading.Thread(target=self.pipeline.warm_up, daemon=True)  # while the model is built
         warm_up.start()

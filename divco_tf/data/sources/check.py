@@ -80,6 +80,34 @@ def check(source: Source, *, threads: int = 8, report: Callable[[str], None] = p
     return findings
 
 
+def tell_unusual(source: Source, *, report: Callable[[str], None], sample: int = 256) -> None:
+    """Reports, from the headers of a sample, that images are rotated by EXIF or animated; nothing where none is.
+
+    Args:
+      source: of the images; only encoded ones have such headers.
+      report: called with a line for each of the two.
+      sample: images that are looked at, evenly spaced; bad ones are passed over.
+    """
+    if not isinstance(source, EncodedSource):
+        return
+    indices = np.unique(np.linspace(0, len(source) - 1, min(sample, len(source))).astype(int)).tolist()
+    with concurrent.futures.ThreadPoolExecutor(8) as pool:
+        found = [info for info in pool.map(functools.partial(_header, source), indices) if info is not None]
+    rotated, animated = sum(info.rotated for info in found), sum(info.frames > 1 for info in found)
+    looked_at = f"of {len(indices)} images that were looked at"
+    if rotated:
+        report(f"{rotated} {looked_at} have an EXIF rotation, which is not applied")
+    if animated:
+        report(f"{animated} {looked_at} are animated; their first frame counts")
+
+
+def _header(source: EncodedSource, index: int) -> ImageInfo | None:
+    try:
+        return image_info(source.encoded(index))
+    except ValueError:  # a bad image is told of when it is needed
+        return None
+
+
 def _look_at(source: Source, index: int) -> tuple[str | None, ImageInfo | None, str | None]:
     """Its problem, or what its header tells and its class."""
     try:

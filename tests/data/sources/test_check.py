@@ -5,7 +5,7 @@ import pytest
 from PIL import Image
 
 from divco_tf.data.sources import ArraySource, open_source
-from divco_tf.data.sources.check import check
+from divco_tf.data.sources.check import check, tell_unusual
 from tests.data.images import image_folder, photograph
 
 
@@ -17,9 +17,12 @@ def folder(tmp_path):
     return tmp_path
 
 
+def opened(root):
+    return open_source("image_folder", "train", data_dir=str(root), image_size=8, on_error="skip")
+
+
 def lines(root) -> list[str]:
-    source = open_source("image_folder", "train", data_dir=str(root), image_size=8, held_out=0.0, on_error="skip")
-    return check(source, threads=2).lines()
+    return check(opened(root), threads=2).lines()
 
 
 def test_a_good_source_has_counts_and_no_problems():
@@ -47,3 +50,25 @@ def test_each_kind_of_bad_file_has_its_line(folder):
     assert "1 have an EXIF rotation, which is not applied" in told
     assert "1 are animated; their first frame counts" in told
     assert any(line.startswith("2 classes, from ") for line in told)
+
+
+def test_rotated_and_animated_images_are_told_of_once_from_a_sample(folder):
+    told = []
+    tell_unusual(opened(folder), report=told.append)
+    assert told == []
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    for number in range(3):
+        photograph(30, 20).save(folder / "train" / "class0" / f"turned{number}.jpg", exif=exif)
+    photograph(8, 8).save(
+        folder / "train" / "class1" / "moves.gif", save_all=True, append_images=[photograph(8, 8, seed=1)]
+    )
+    (folder / "train" / "class1" / "0.png").write_bytes(b"")
+    tell_unusual(opened(folder), report=told.append)
+    assert told == [
+        "3 of 12 images that were looked at have an EXIF rotation, which is not applied",
+        "1 of 12 images that were looked at are animated; their first frame counts",
+    ]
+    tell_unusual(ArraySource(np.zeros((1, 4, 4, 3), np.uint8), np.zeros(1), ("a",)), report=told.append)
+    tell_unusual(opened(folder), report=told.append, sample=1)
+    assert len(told) == 2
