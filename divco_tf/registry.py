@@ -71,8 +71,9 @@ class Registry(Generic[Entry]):
         entry = self._find(name)
         if entry is None:
             shapes = "".join(f" Also any {shape}." for shape, _ in self._parsers)
+            none = "" if self._entries or shapes else " None is registered; an import, or a package, registers them."
             raise InputError(
-                f"Unknown {self.noun}. Received: {name}.{did_you_mean(name, self._entries)}{shapes}{self._listed}"
+                f"Unknown {self.noun}. Received: {name}.{did_you_mean(name, self._entries)}{shapes}{none}{self._listed}"
             )
         return entry
 

@@ -180,3 +180,8 @@ def test_an_installed_package_plugs_in_a_backbone_by_entry_point(tmp_path):
     )
     process = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
     assert process.stdout == "MySpec(width=4) True False\n", process.stderr
+
+
+def test_a_registry_without_entries_says_so():
+    with pytest.raises(InputError, match=r"^Unknown dish\. Received: soup\. None is registered"):
+        Registry("dish").get("soup")

@@ -281,6 +281,8 @@ def rand_augment(magnitude: float, *, std: float = 0.0, draws: int = 2, increasi
       InputError: a number is out of its range.
     """
     space = RAND_AUGMENT_INCREASING if increasing else RAND_AUGMENT
+    if not 0 <= magnitude <= space.top:
+        raise InputError(f"RandAugment's magnitude lies from 0 to {space.top}. Received: {magnitude:g}; 9 would work.")
     return Augmentation(space, tuple((Step(name, 0.5, magnitude, std),) for name in space.ranges), draws=draws)
 
 

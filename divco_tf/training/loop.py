@@ -23,7 +23,7 @@ from divco_tf.training.cotraining import CoTrainingModel
 from divco_tf.training.evaluation import Evaluation, Predictor, score
 from divco_tf.training.experiment import METRICS, Experiment, claim_model_dir
 from divco_tf.training.progress import Progress, StepTimes
-from divco_tf.training.runtime import distributed, make_strategy
+from divco_tf.training.runtime import Interrupts, distributed, make_strategy
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -108,8 +108,8 @@ def train(
     run = _Run(experiment, pathlib.Path(model_dir), data_dir, options or Options(), extend, report)
     if operative_config is not None:
         files.write_text(run.model_dir / "config.gin", operative_config)
-    with reading():
-        run.train()
+    with reading(), Interrupts() as interrupts:
+        run.train(interrupts)
     return run.finish()
 
 
@@ -162,7 +162,7 @@ class _Run:
             for name in ("train", "evaluation")
         }
 
-    def train(self) -> None:
+    def train(self, interrupts: Interrupts) -> None:
         """Runs the remaining steps, with logs, evaluations and checkpoints between them."""
         step_function = self._step_function()
         progress = Progress(
@@ -183,7 +183,9 @@ class _Run:
             progress.show(self.step, self.model, self.times)
             if self.step % self.options.log_every == 0 or self.step == self.total_steps:
                 self._log_training()
+            interrupts.check()
             self._between_steps(bad_steps)
+            interrupts.check()
         self._writers["train"].flush()
 
     def _input_told(self) -> str:

@@ -1,5 +1,6 @@
 import json
 import os
+import signal
 import subprocess
 import sys
 
@@ -10,6 +11,7 @@ from divco_tf.errors import InputError
 from divco_tf.training.runtime import (
     JIT,
     STRATEGIES,
+    Interrupts,
     distributed,
     make_strategy,
     prefetched,
@@ -111,3 +113,28 @@ def test_batches_are_copied_to_a_device_ahead_and_keep_the_datasets_options():
 def test_without_a_gpu_a_strategy_distributes_by_itself():
     dataset = tf.data.Dataset.range(4).batch(2)
     assert [batch.numpy().tolist() for batch in distributed(dataset, make_strategy("one_device"))] == [[0, 1], [2, 3]]
+
+
+def test_an_interrupt_is_raised_where_it_is_safe_and_a_second_one_at_once():
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    try:
+        with Interrupts() as interrupts:
+            interrupts.check()
+            signal.raise_signal(signal.SIGINT)
+            with pytest.raises(KeyboardInterrupt):
+                interrupts.check()
+            with pytest.raises(KeyboardInterrupt):
+                signal.raise_signal(signal.SIGINT)
+        assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
+    finally:
+        signal.signal(signal.SIGINT, before)
+
+
+def test_a_program_that_handles_interrupts_itself_keeps_its_handler():
+    before = signal.signal(signal.SIGINT, signal.SIG_IGN)
+    try:
+        with Interrupts() as interrupts:
+            assert signal.getsignal(signal.SIGINT) is signal.SIG_IGN
+            interrupts.check()
+    finally:
+        signal.signal(signal.SIGINT, before)
