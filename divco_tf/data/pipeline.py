@@ -22,7 +22,7 @@ from divco_tf.data.image_ops.random_numbers import view_keys
 from divco_tf.data.mixing import Mixing
 from divco_tf.data.policies import ViewPolicy
 from divco_tf.data.preprocessing import Preprocessing
-from divco_tf.data.sources import ON_ERROR, ArraySource, BadImage, Source
+from divco_tf.data.sources import ArraySource, BadImage, Source, check_on_error
 from divco_tf.data.views import ViewMaker
 from divco_tf.errors import InputError
 
@@ -302,8 +302,7 @@ def _check_batch(
             "All branches cut views out of the stored image, or none. Received: policies with and without a "
             "resized_crop; all of one kind would work."
         )
-    if on_error not in ON_ERROR:
-        raise InputError(f"What to do about a bad image. Received: {on_error!r}; {' or '.join(ON_ERROR)} would work.")
+    check_on_error(on_error)
     index, count = part
     if count > 1 and batch_operations:
         raise InputError(

@@ -37,11 +37,6 @@ class StepTimes:
         """The median, waiting for data included; None before the first step."""
         return statistics.median(seconds for seconds, _ in self._times) if self._times else None
 
-    @property
-    def first_wait(self) -> float | None:
-        """Seconds until the first batch was there, which no share of waiting counts."""
-        return self._times[0][1] if self._times else None
-
     def data_wait(self, *, since_asked: bool = False) -> float:
         """The share of the steps' time that they waited for data, 0 to 1: of all steps, or of those since it was asked.
 

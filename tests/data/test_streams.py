@@ -181,7 +181,7 @@ def test_warming_up_makes_no_difference_and_no_noise(photos):
         ({"policy": (POLICY, POLICY)}, "2 policies, split_factor=3"),
         ({"policy": (POLICY,) * 3, "identical_views": True}, "identical_views=True"),
         ({"policy": (POLICY, POLICY, POLICIES["imagenet"])}, "with and without a resized_crop"),
-        ({"on_error": "ignore"}, "'ignore'; raise or skip"),
+        ({"on_error": "ignore"}, "Received: ignore; raise or skip"),
         ({"part": (2, 2)}, r"part=\(2, 2\)"),
         ({"part": (0, 3)}, r"part=\(0, 3\) of batch_size=8"),
         ({"part": (0, 2), "batch_operations": (KerasLayer("keras.layers.RandomFlip"),)}, "1 batch operations"),

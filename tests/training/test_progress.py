@@ -26,14 +26,14 @@ class Clock:
 
 def test_shares_of_waiting_leave_the_first_batch_out(monkeypatch):
     clock, times = Clock(monkeypatch), StepTimes()
-    assert times.seconds_per_step is None and times.first_wait is None and times.data_wait() == 0
+    assert times.seconds_per_step is None and times.data_wait() == 0
     told = []
     for _ in times.batches(clock.batches([5.0, 1.0, 1.0, 3.0])):
         clock.now += 3.0
         times.done()
         clock.now += 100.0  # an evaluation
         told.append(times.data_wait(since_asked=True))
-    assert times.first_wait == 5.0 and times.seconds_per_step == pytest.approx(5.0)  # of 8, 4, 4 and 6
+    assert times.seconds_per_step == pytest.approx(5.0)  # of 8, 4, 4 and 6
     assert told == pytest.approx([0.0, 0.25, 0.25, 0.5])
     assert times.data_wait() == pytest.approx(5 / 14)
 

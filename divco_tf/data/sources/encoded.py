@@ -67,7 +67,7 @@ class EncodedSource(Source):
 
 
 def resized(image: np.ndarray, preprocessing: Preprocessing) -> np.ndarray:
-    """What `Preprocessing.resized` makes of an image, by Pillow's arithmetic: within 2 grey levels, 80 times as fast.
+    """What `Preprocessing.resized` makes of an image, by Pillow's arithmetic, in a kernel: within 2 grey levels of it.
 
     Args:
       image: uint8 [H, W, 3], RGB.

@@ -50,8 +50,7 @@ def open_source(
     size = facts.image_size if image_size is None else image_size
     if size < 1:
         raise InputError(f"An image size in pixels. Received: {size}; {facts.image_size} would work.")
-    if on_error not in ON_ERROR:
-        raise InputError(f"Unknown way with bad images. Received: {on_error}; {' or '.join(ON_ERROR)} would work.")
+    check_on_error(on_error)
     request = Request(
         split=split,
         held_out=held_out,
@@ -67,6 +66,16 @@ def open_source(
     if facts.reader == "tfds" or has_prepared(facts, data_dir):
         return open_prepared(facts, request)
     return open_folder(facts, request)
+
+
+def check_on_error(on_error: str) -> None:
+    """Refuses what is no way with bad images.
+
+    Raises:
+      InputError: as said.
+    """
+    if on_error not in ON_ERROR:
+        raise InputError(f"Unknown way with bad images. Received: {on_error}; {' or '.join(ON_ERROR)} would work.")
 
 
 def _check_split(split: str, held_out: float) -> None:
