@@ -16,7 +16,7 @@ _PUBLIC = {
     "KerasLayer": "divco_tf.data.batch_ops",
     "LearningRate": "divco_tf.training.schedules",
     "OptimizerConfig": "divco_tf.training.optimizers",
-    "Options": "divco_tf.training.loop",
+    "Options": "divco_tf.training.options",
     "Preprocessing": "divco_tf.data.preprocessing",
     "RunError": "divco_tf.errors",
     "SGD": "divco_tf.training.optimizers",
@@ -85,9 +85,9 @@ if TYPE_CHECKING:  # what a type checker and an editor see
     from divco_tf.training.experiment import Experiment as Experiment
     from divco_tf.training.experiment import load as load
     from divco_tf.training.imported import import_checkpoint as import_checkpoint
-    from divco_tf.training.loop import Options as Options
     from divco_tf.training.loop import train as train
     from divco_tf.training.optimizers import SGD as SGD
     from divco_tf.training.optimizers import OptimizerConfig as OptimizerConfig
+    from divco_tf.training.options import Options as Options
     from divco_tf.training.schedules import CoTraining as CoTraining
     from divco_tf.training.schedules import LearningRate as LearningRate

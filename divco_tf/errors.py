@@ -1,4 +1,4 @@
-"""The one error that users are meant to see."""
+"""The errors that users are meant to see."""
 
 
 class InputError(ValueError):
@@ -13,4 +13,11 @@ class RunError(RuntimeError):
     """A run that cannot go on, told in one line: what happened, and where the last good state lies.
 
     The command-line tools print the line and exit with status 1.
+    """
+
+
+class Preempted(RunError):
+    """SIGTERM, a job queue's warning, ended the run between two steps, after a checkpoint.
+
+    The command-line tools print the line and exit with status 75, "try again later" (EX_TEMPFAIL of sysexits.h).
     """

@@ -1,6 +1,7 @@
 """Files that are complete or absent: written beside, fsynced, renamed."""
 
 import contextlib
+import itertools
 import json
 import os
 import pathlib
@@ -65,6 +66,12 @@ def remove_unfinished(directory: pathlib.Path) -> None:
     """Removes what a killed process left unfinished in `directory`."""
     for path in directory.glob(f"{_UNFINISHED}*"):
         shutil.rmtree(path) if path.is_dir() else path.unlink(missing_ok=True)
+
+
+def unused_name(path: pathlib.Path) -> pathlib.Path:
+    """`path`, or with a number behind its name where something lies there already."""
+    numbered = (path.with_name(f"{path.name}-{number}") for number in itertools.count(2))
+    return next(name for name in itertools.chain([path], numbered) if not name.exists())
 
 
 def make_writable(directory: pathlib.Path, purpose: str) -> pathlib.Path:

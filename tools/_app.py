@@ -10,12 +10,13 @@ from typing import NoReturn
 
 from absl import app, flags, logging
 
-from divco_tf.errors import InputError, RunError
+from divco_tf.errors import InputError, Preempted, RunError
 from divco_tf.registry import did_you_mean
 from divco_tf.tools._configs import gin_complaint
 
 USAGE_ERROR = 2
 RUN_ERROR = 1
+PREEMPTED = 75  # EX_TEMPFAIL of sysexits.h: try again later
 INTERRUPTED = 130  # what a shell reports for a program ended by SIGINT
 
 
@@ -58,7 +59,8 @@ def run(main: Callable[..., None], *, program: str, commands: Sequence[str] = ()
       commands: what may, and must, stand beside the flags: ("step",) for `divco-benchmark step`.
 
     The exit status is 0; 2 after an InputError, a complaint of gin or an illegal flag, each told in one line on
-    stderr; 130 after Ctrl-C. Anything else that is raised is a bug and keeps its traceback.
+    stderr; 1 after a RunError; 75 after SIGTERM, when a checkpoint has been written; 130 after Ctrl-C. Anything
+    else that is raised is a bug and keeps its traceback.
     """
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
     os.environ["KERAS_BACKEND"] = "tensorflow"  # whatever ~/.keras/keras.json says
@@ -109,6 +111,8 @@ def _run_main(main: Callable[..., None], program: str, arguments: Sequence[str])
     except InputError as error:
         # gin adds where it was called from, on further lines.
         _fail(program, str(error).split("\n  In call to configurable", maxsplit=1)[0])
+    except Preempted as error:
+        _fail(program, str(error), status=PREEMPTED)
     except RunError as error:
         _fail(program, str(error), status=RUN_ERROR)
     except Exception as error:

@@ -20,7 +20,7 @@ from divco_tf.registry import did_you_mean
 
 if TYPE_CHECKING:
     from divco_tf.training.experiment import Experiment
-    from divco_tf.training.loop import Options
+    from divco_tf.training.options import Options
 
 _LOCATION = re.compile(r'\n\s*In (?:file "(?P<file>.*?)",|bindings string) line (?P<line>\d+)\n\s*(?P<text>.*)')
 _IMPORT = re.compile(r"^(?:from\s+\S+\s+)?import\s+(?P<name>[\w.]+)(?:\s+as\s+(?P<alias>\w+))?")
@@ -98,7 +98,7 @@ def experiment() -> "Experiment":
 
 def options() -> "Options":
     """The parsed config's options of a run."""
-    from divco_tf.training.loop import Options
+    from divco_tf.training.options import Options
 
     return _configured(Options)
 

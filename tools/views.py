@@ -14,7 +14,7 @@ from divco_tf.tools import _app, _configs
 
 if TYPE_CHECKING:
     from divco_tf.training.experiment import Experiment
-    from divco_tf.training.loop import Options
+    from divco_tf.training.options import Options
 
 _CONFIG, _BIND = _app.config_flags()
 _DATA_DIR = _app.data_dir_flag()

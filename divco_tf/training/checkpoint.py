@@ -1,50 +1,89 @@
 """Checkpoints of a run: which there are, how one is written and read.
 
-A checkpoint is a folder `<step>` of TensorFlow's checkpoint files and `info.json`, complete or absent. Apart from
-the last few, the best by the held-out images is kept; `best.json` names it.
+A checkpoint is a folder `<step>`, complete or absent: TensorFlow's checkpoint files, `info.json`, and `SHA256SUMS` of
+both, by which damage is noticed before a wrong weight is read.
 """
 
 import dataclasses
-import json
+import hashlib
+import itertools
 import pathlib
-from collections.abc import Mapping, Sequence
+import threading
+from collections.abc import Callable, Collection, Mapping, Sequence
 from typing import Any
 
 import keras
+import numpy as np
 import tensorflow as tf
 
 from divco_tf import files
 from divco_tf.errors import InputError
 
 State = Mapping[str, Sequence[keras.Variable]]
-"""Variables by group ("stack", "optimizer", "run"), each in a fixed order."""
+"""Variables by group ("stack", "optimizer", "run", "ema"), each in a fixed order."""
+
+_SUMS = "SHA256SUMS"
 
 
 @dataclasses.dataclass(frozen=True)
 class Checkpoint:
-    """A complete checkpoint on disk."""
+    """A checkpoint on disk."""
 
     path: pathlib.Path
     step: int
+
+    def check(self) -> None:
+        """Compares every file with its checksum.
+
+        Raises:
+          InputError: a file is damaged, missing or not accounted for.
+        """
+        try:
+            sums = dict(reversed(line.split("  ", 1)) for line in (self.path / _SUMS).read_text().splitlines())
+            there = {path.name for path in self.path.iterdir()} - {_SUMS}
+            damaged = sorted(there ^ set(sums)) or [
+                name for name, checksum in sums.items() if _checksum(self.path / name) != checksum
+            ]
+        except (OSError, ValueError) as error:
+            raise self._unreadable(f"{_SUMS}: {error}") from error
+        if damaged:
+            raise self._unreadable(f"{damaged[0]} is damaged or missing")
 
     def restore(self, state: State, *, partial: bool = False) -> None:
         """Reads the groups of `state`; `partial` allows the checkpoint to hold further groups.
 
         Raises:
-          InputError: the files are damaged, or hold other variables.
+          InputError: the files are damaged, or hold other variables; no variable has changed then.
         """
-        try:
-            status = _tracked(state).read(str(self.path / "state"))
-            if partial:
-                status.assert_existing_objects_matched()
-                status.expect_partial()  # or TensorFlow warns of every variable that is not read
-            else:
-                status.assert_consumed()
-        except (tf.errors.OpError, AssertionError, ValueError, IndexError) as error:  # IndexError: truncated data
-            raise InputError(
-                f"The checkpoint cannot be read ({' '.join(str(error).split())[:200]}). Received: {self.path}; "
-                "remove that folder to go on from the one before."
-            ) from error
+        self.check()
+        self._assign(state, partial)
+
+    def _assign(self, state: State, partial: bool) -> None:
+        wanted = {
+            f"{group}/{index}": blocks
+            for group, variables in state.items()
+            for index, blocks in enumerate(_in_blocks(variables))
+        }
+        stored = tf.train.load_checkpoint(str(self.path / "state"))
+        shapes = stored.get_variable_to_shape_map()
+        expected = {name: _whole_shape(blocks) for name, blocks in wanted.items()}
+        found = {name: shape for name, shape in shapes.items() if not partial or name.split("/")[0] in state}
+        if found != expected:
+            different = sorted(name for name in {**found, **expected} if found.get(name) != expected.get(name))
+            raise self._unreadable(
+                f"it holds other variables: {different[0]} is {found.get(different[0])}, "
+                f"{expected.get(different[0])} was expected"
+            )
+        values = {name: stored.get_tensor(name) for name in wanted}
+        for name, blocks in wanted.items():
+            for block, value in zip(blocks, _parts(values[name], blocks), strict=True):
+                block.assign(value)
+
+    def _unreadable(self, why: str) -> InputError:
+        return InputError(
+            f"The checkpoint cannot be read ({' '.join(why.split())[:200]}). Received: {self.path}; "
+            "remove that folder to use the one before."
+        )
 
 
 class Checkpoints:
@@ -52,67 +91,199 @@ class Checkpoints:
 
     Args:
       directory: made when the first is saved.
-      keep: how many of the last stay; the best stays besides.
+      keep: how many of the last stay.
+
+    Raises:
+      InputError: none would stay.
     """
 
     def __init__(self, directory: pathlib.Path, *, keep: int = 3) -> None:
         if keep < 1:
-            raise InputError(f"At least one checkpoint is kept. Received: keep={keep}.")
-        self._directory = pathlib.Path(directory)
+            raise InputError(f"At least one checkpoint is kept. Received: keep={keep}; pass 1 or more.")
+        self.directory = pathlib.Path(directory)
         self._keep = keep
 
     def all(self) -> list[Checkpoint]:
-        """Complete ones, oldest first."""
-        found = [path for path in self._directory.glob("[0-9]*") if path.name.isdecimal()]
-        found = [path for path in found if (path / "info.json").exists()]
+        """Those on disk, oldest first."""
+        found = [path for path in self.directory.glob("[0-9]*") if path.name.isdecimal()]
         return sorted((Checkpoint(path, int(path.name)) for path in found), key=lambda found: found.step)
 
     def last(self) -> Checkpoint | None:
         """The newest, or None."""
         return next(reversed(self.all()), None)
 
-    def best(self) -> Checkpoint | None:
-        """The one with the highest accuracy on held-out images, or None."""
-        step = self._best_record().get("step")
-        return next((checkpoint for checkpoint in self.all() if checkpoint.step == step), None)
+    def restore_last(self, state: State, *, report: Callable[[str], None], set_aside: bool = True) -> Checkpoint | None:
+        """Reads the newest whole checkpoint and returns it; damaged ones are reported and set aside.
 
-    def save(self, step: int, state: State, *, info: Mapping[str, Any] | None = None) -> Checkpoint:
-        """Writes a checkpoint, complete or absent, and removes those that are no longer kept."""
-        path = self._directory / f"{step:09d}"
-        if not (path / "info.json").exists():
-            self._directory.mkdir(parents=True, exist_ok=True)
-            if path.exists():  # what somebody removed in part
-                files.remove_directory(path)
+        Args:
+          state: what is read into.
+          report: called with a line for each damaged one.
+          set_aside: renames them, so that their steps can be saved anew; one worker of a job does it.
+
+        Raises:
+          InputError: there are checkpoints, and all of them are damaged.
+        """
+        found = self.all()
+        for checkpoint in reversed(found):
+            try:
+                checkpoint.check()
+            except InputError as error:
+                report(f"{error} It is not used.")
+                continue
+            checkpoint._assign(state, partial=False)
+            for damaged in found[found.index(checkpoint) + 1 :] if set_aside else ():
+                damaged.path.rename(files.unused_name(damaged.path.with_name(f"damaged-{damaged.path.name}")))
+            return checkpoint
+        if found:
+            raise InputError(
+                f"All checkpoints are damaged. Received: {self.directory} with {len(found)}; remove it to begin anew."
+            )
+        return None
+
+    def save(
+        self, step: int, state: State, *, info: Mapping[str, Any] | None = None, protected: Collection[int] = ()
+    ) -> Checkpoint:
+        """Writes a checkpoint, complete or absent, and removes those that are no longer kept.
+
+        Args:
+          step: of the run.
+          state: what it holds.
+          info: more for info.json.
+          protected: steps whose checkpoints stay, besides the last ones.
+        """
+        return self.write(step, snapshot(state), info=info, protected=protected)
+
+    def write(
+        self,
+        step: int,
+        snapshot: Mapping[str, tf.Tensor],
+        *,
+        info: Mapping[str, Any] | None = None,
+        protected: Collection[int] = (),
+    ) -> Checkpoint:
+        """As `save`, of values that `snapshot` has taken."""
+        path = self.directory / f"{step:09d}"
+        if not path.exists():
+            self.directory.mkdir(parents=True, exist_ok=True)
             with files.new_directory(path) as beside:
-                _tracked(state).write(str(beside / "state"))
+                _write_tensors(beside / "state", snapshot)
                 files.write_json(beside / "info.json", {"step": step, **(info or {})})
-            self._prune()
+                sums = [f"{_checksum(file)}  {file.name}\n" for file in sorted(beside.iterdir())]
+                (beside / _SUMS).write_text("".join(sums))
+        for old in self.all()[: -self._keep]:
+            if old.step not in protected:
+                files.remove_directory(old.path)
         return Checkpoint(path, step)
-
-    def mark_best(self, checkpoint: Checkpoint, accuracy: float) -> bool:
-        """Makes `checkpoint` the best if `accuracy` beats the present one's; says whether it did."""
-        if accuracy <= self._best_record().get("accuracy", -1.0):
-            return False
-        files.write_json(self._directory / "best.json", {"step": checkpoint.step, "accuracy": accuracy})
-        self._prune()
-        return True
 
     def remove_unfinished(self) -> None:
         """Removes what a killed run left behind."""
-        files.remove_unfinished(self._directory)
-
-    def _best_record(self) -> dict:
-        path = self._directory / "best.json"
-        return json.loads(path.read_text()) if path.exists() else {}
-
-    def _prune(self) -> None:
-        best = self._best_record().get("step")
-        for checkpoint in self.all()[: -self._keep]:
-            if checkpoint.step != best:
-                files.remove_directory(checkpoint.path)
+        files.remove_unfinished(self.directory)
 
 
-def _tracked(state: State) -> tf.train.Checkpoint:
-    return tf.train.Checkpoint(
-        **{group: [variable.value for variable in variables] for group, variables in state.items()}
+class CheckpointWriter:
+    """Writes checkpoints in a thread while training goes on.
+
+    The step waits for a copy of the state only: on a CPU not even for that, as TensorFlow's variables copy on write. A
+    checkpoint that cannot be written, for want of space, say, is reported and leaves the older ones whole.
+
+    Args:
+      checkpoints: where they are written.
+      report: called with a line for each that could not be written.
+      writes: False takes part only: values that lie on several workers are read by all of them together.
+    """
+
+    def __init__(self, checkpoints: Checkpoints, *, report: Callable[[str], None], writes: bool = True) -> None:
+        self._checkpoints, self._report, self._writes = checkpoints, report, writes
+        self._thread: threading.Thread | None = None
+        self._error: BaseException | None = None
+        self._step = 0
+
+    def save(self, step: int, state: State, *, protected: Collection[int] = ()) -> None:
+        """Begins to write a checkpoint, after the one before has been written."""
+        self.wait()
+        values = snapshot(state)
+        if not self._writes:
+            return
+        self._step, self._error = step, None
+        self._thread = threading.Thread(target=self._write, args=(step, values, protected), name="checkpoint")
+        self._thread.start()
+
+    def wait(self) -> bool:
+        """Waits for the checkpoint that is being written; False: it could not be, which has been reported."""
+        if self._thread is not None:
+            self._thread.join()
+        return self.check()
+
+    def check(self) -> bool:
+        """Reports what went wrong, if anything did; to be called between steps. False: the last save failed."""
+        if self._thread is not None and not self._thread.is_alive():
+            self._thread = None
+            if isinstance(self._error, OSError | tf.errors.OpError):
+                why = " ".join(str(self._error).split())[:200]
+                last = self._checkpoints.last()
+                self._report(
+                    f"the checkpoint of step {self._step} could not be written ({why}); training goes on, "
+                    + (f"the last one is {last.path}" if last else "there is none yet")
+                )
+            elif self._error is not None:
+                raise self._error
+        return self._error is None
+
+    def _write(self, step: int, values: Mapping[str, tf.Tensor], protected: Collection[int]) -> None:
+        try:
+            self._checkpoints.write(step, values, protected=protected)
+        except BaseException as error:
+            self._error = error
+
+
+def snapshot(state: State) -> dict[str, tf.Tensor]:
+    """The present values in the computer's memory, by "group/index": what is assigned later does not change them.
+
+    Blocks of one variable on several devices are put together, so a checkpoint does not tell how they were placed.
+    """
+    with tf.device("CPU:0"):
+        return {
+            f"{group}/{index}": _whole(blocks)
+            for group, variables in state.items()
+            for index, blocks in enumerate(_in_blocks(variables))
+        }
+
+
+def _whole(blocks: Sequence[keras.Variable]) -> tf.Tensor:
+    values = [tf.identity(block.value) for block in blocks]
+    return values[0] if len(values) == 1 else tf.concat(values, axis=0)
+
+
+def _whole_shape(blocks: Sequence[keras.Variable]) -> list[int]:
+    shape = list(blocks[0].shape)
+    return shape if len(blocks) == 1 else [sum(block.shape[0] for block in blocks), *shape[1:]]
+
+
+def _parts(value: np.ndarray, blocks: Sequence[keras.Variable]) -> list[np.ndarray]:
+    if len(blocks) == 1:
+        return [value]
+    return np.split(value, np.cumsum([block.shape[0] for block in blocks[:-1]]))
+
+
+def _in_blocks(variables: Sequence[keras.Variable]) -> list[list[keras.Variable]]:
+    """The blocks of each variable, which stand side by side."""
+    named = itertools.groupby(enumerate(variables), key=lambda pair: _block_key(*pair))
+    return [[variable for _, variable in group] for _, group in named]
+
+
+def _block_key(index: int, variable: keras.Variable) -> Any:
+    return index
+
+
+def _write_tensors(prefix: pathlib.Path, tensors: Mapping[str, tf.Tensor]) -> None:
+    tf.raw_ops.SaveV2(
+        prefix=str(prefix),
+        tensor_names=list(tensors),
+        shape_and_slices=[""] * len(tensors),
+        tensors=list(tensors.values()),
     )
+
+
+def _checksum(path: pathlib.Path) -> str:
+    with open(path, "rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()

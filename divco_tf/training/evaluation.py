@@ -133,8 +133,9 @@ def score(
     split: str,
     batch_size: int,
     weights: str,
+    check: Callable[[], None] = lambda: None,
 ) -> Evaluation:
-    """The figures of what `predict` makes of `source`'s images.
+    """The figures of what `predict` makes of `source`'s images; `check` is called after each batch, and may raise.
 
     Raises:
       InputError: an image cannot be read.
@@ -146,6 +147,7 @@ def score(
         for ensemble, branches in predict(images for images, _ in dataset):
             probabilities.append(ensemble)
             classes.append(branches)
+            check()
     return figures(
         np.concatenate(probabilities),
         np.concatenate(classes),

@@ -20,10 +20,11 @@ from divco_tf.models.branch_stack import BranchStack, build
 from divco_tf.models.spec import check_division
 from divco_tf.training.checkpoint import Checkpoint, Checkpoints
 from divco_tf.training.optimizers import OptimizerConfig
+from divco_tf.training.records import Records
 from divco_tf.training.schedules import CoTraining, LearningRate
 
 WEIGHTS = ("last", "best", "ema")
-RECORD, METRICS = "experiment.json", "metrics.json"
+RECORD = "experiment.json"
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -51,6 +52,7 @@ class Experiment:
       ensembling: how branches are combined.
       optimizer, learning_rate: how weights are updated.
       epochs, batch_size: of the run; the batch is the global one.
+      early_stopping: after how many evaluations of the held-out images without a better one the run ends; None: never.
       seed: of initial values, order, views, mixup and dropout.
       precision: "float32", "mixed_bfloat16" or "mixed_float16".
     """
@@ -77,6 +79,7 @@ class Experiment:
     learning_rate: LearningRate = LearningRate()
     epochs: int = 1
     batch_size: int = 128
+    early_stopping: int | None = None
     seed: int = 0
     precision: str = "float32"
 
@@ -91,7 +94,7 @@ class Experiment:
                 f"Views are one policy for all branches, or one for each. Received: {len(self.views)} policies for "
                 f"split_factor={self.split_factor}; {self.split_factor} or a single one would work."
             )
-        for name in ("epochs", "batch_size"):
+        for name in ("epochs", "batch_size", *["early_stopping"] * (self.early_stopping is not None)):
             value = getattr(self, name)
             if isinstance(value, bool) or not isinstance(value, int) or value < 1:
                 raise InputError(f"{name} is no positive whole number. Received: {value!r}; pass 1 or more.")
@@ -182,8 +185,13 @@ class Run:
     @property
     def records(self) -> list[dict[str, Any]]:
         """What metrics.json holds: a record an evaluation, oldest first."""
-        path = self.model_dir / METRICS
-        return json.loads(path.read_text()) if path.exists() else []
+        return Records(self.model_dir).all
+
+    @property
+    def best_checkpoint(self) -> Checkpoint | None:
+        """The one with the highest accuracy on the held-out images, or None."""
+        kept = {checkpoint.step: checkpoint for checkpoint in self.checkpoints.all()}
+        return next((kept[step] for step in Records(self.model_dir).best() if step in kept), None)
 
     @property
     def seconds_per_step(self) -> float | None:
@@ -212,7 +220,7 @@ class Run:
         """
         if weights not in WEIGHTS:
             raise InputError(f"Unknown weights. Received: {weights!r}; pass one of {', '.join(WEIGHTS)}.")
-        found = {"last": self.checkpoints.last, "best": self.checkpoints.best, "ema": lambda: None}[weights]()
+        found = {"last": self.checkpoints.last(), "best": self.best_checkpoint, "ema": None}[weights]
         if found is None:
             why = {
                 "last": "no checkpoint has been written yet",

@@ -13,66 +13,19 @@ from typing import Any
 import tensorflow as tf
 
 from divco_tf import files
-from divco_tf.data.contact_sheet import contact_sheet
 from divco_tf.data.pipeline import ViewPipeline, reading
 from divco_tf.data.sources import Source, cached
 from divco_tf.data.sources.check import tell_unusual
-from divco_tf.errors import InputError, RunError
-from divco_tf.training.checkpoint import Checkpoints
+from divco_tf.errors import InputError, Preempted, RunError
+from divco_tf.training.checkpoint import Checkpoints, CheckpointWriter
 from divco_tf.training.cotraining import CoTrainingModel
 from divco_tf.training.evaluation import Evaluation, Predictor, score
-from divco_tf.training.experiment import METRICS, Experiment, claim_model_dir
+from divco_tf.training.experiment import Experiment, claim_model_dir
+from divco_tf.training.options import Options
 from divco_tf.training.progress import Progress, StepTimes
-from divco_tf.training.runtime import Interrupts, distributed, make_strategy
-
-
-@dataclasses.dataclass(frozen=True, kw_only=True)
-class Options:
-    """Where, how fast and how watched a run is: nothing here bears on its result.
-
-    Attributes:
-      strategy: "auto", "one_device" or "mirrored".
-      jit: XLA: "auto" (GPU and TPU), "on" or "off".
-      micro_batches: parts of a replica's batch, one after the other, to save memory.
-      threads: of the input pipeline; None: as many as there are cores.
-      checkpoint_every: steps between checkpoints; None: an epoch. The end has one always.
-      keep_checkpoints: how many of the last stay (the best stays besides).
-      evaluate_every: epochs between evaluations; 0: at the end only.
-      log_every: steps between TensorBoard's scalars.
-      progress_seconds: between lines of progress.
-      max_bad_steps: how many steps in a row whose loss or gradient is not finite are skipped before the run stops.
-      eval_batch_size: images a batch of evaluation.
-      on_error: "raise", or "skip": a training image that cannot be read is replaced by another of the epoch, so this
-        does bear on the result.
-      memory_budget: bytes for decoded images, which are kept if all fit; None: a quarter of what is free.
-      cache_dir: a folder that keeps decoded images, instead of the memory, and where records of TFRecord files begin.
-      contact_sheet: shows TensorBoard the first images' views when a run begins.
-    """
-
-    strategy: str = "auto"
-    jit: str = "auto"
-    micro_batches: int = 1
-    threads: int | None = None
-    checkpoint_every: int | None = None
-    keep_checkpoints: int = 3
-    evaluate_every: int = 1
-    log_every: int = 20
-    progress_seconds: float = 5.0
-    max_bad_steps: int = 0
-    eval_batch_size: int = 500
-    on_error: str = "raise"
-    memory_budget: int | None = None
-    cache_dir: str | None = None
-    contact_sheet: bool = True
-
-    def __post_init__(self) -> None:
-        positive = ("micro_batches", "keep_checkpoints", "log_every", "eval_batch_size", "checkpoint_every", "threads")
-        for name, least in (*((name, 1) for name in positive), ("evaluate_every", 0), ("max_bad_steps", 0)):
-            value, may_be_none = getattr(self, name), name in ("checkpoint_every", "threads")
-            if value is None and may_be_none:
-                continue
-            if isinstance(value, bool) or not isinstance(value, int) or value < least:
-                raise InputError(f"{name} is no whole number from {least}. Received: {value!r}; pass {least} or more.")
+from divco_tf.training.records import Records
+from divco_tf.training.runtime import Interrupts, Job, distributed, make_strategy
+from divco_tf.training.watch import Watch
 
 
 def train(
@@ -87,11 +40,13 @@ def train(
 ) -> Evaluation:
     """Trains `experiment` in `model_dir`; called again, goes on where it was stopped.
 
-    A run killed at any instant ends with the weights of an undisturbed one (same machine, one device).
+    A run killed at any instant ends with the weights of an undisturbed one (same machine, one device). SIGTERM makes
+    it write a checkpoint and end; Ctrl-C ends it between two steps.
 
     Args:
       experiment: what to train.
       model_dir: of this run alone: experiment.json, metrics.json (a record an evaluation), checkpoints, TensorBoard.
+        The workers of a job share it.
       data_dir: where the dataset lies.
       options: where and how fast.
       extend: train a finished run for more epochs, if that is the only difference.
@@ -103,14 +58,17 @@ def train(
 
     Raises:
       InputError: bad input; nothing has been written over then.
-      RunError: the loss or a gradient was not finite; the last good checkpoint stays.
+      RunError: the loss or a gradient was not finite, a worker is gone, or the last checkpoint cannot be written; the
+        last good checkpoint stays.
+      Preempted: SIGTERM came; a checkpoint of the step has been written.
     """
     run = _Run(experiment, pathlib.Path(model_dir), data_dir, options or Options(), extend, report)
-    if operative_config is not None:
+    if operative_config is not None and run.job.chief:
         files.write_text(run.model_dir / "config.gin", operative_config)
-    with reading(), Interrupts() as interrupts:
-        run.train(interrupts)
-    return run.finish()
+    with reading(), run.job.watched(run.last_checkpoint_told):
+        with Interrupts() as interrupts:
+            run.train(interrupts)
+        return run.finish()
 
 
 class _Run:
@@ -128,78 +86,128 @@ class _Run:
         self.experiment, self.options, self.report, self.model_dir = experiment, options, report, model_dir
         self.data_dir = data_dir
         _ = experiment.view_policies  # an unknown one is refused before data are read
+        self.strategy = make_strategy(options.strategy)  # several workers': before TensorFlow computes anything
+        self.job = Job(self.strategy)
+        if options.deterministic:
+            tf.config.experimental.enable_op_determinism()
         source = self._open("train", on_error=options.on_error)
         experiment.check_classes(source)
         tell_unusual(source, report=report)
-        self.pipeline = make_pipeline(experiment, self._cached(source), on_error=options.on_error)
+        self._check()
+        self.pipeline = make_pipeline(experiment, self._cached(source), on_error=options.on_error, part=self.job.part)
         warm_up = threading.Thread(target=self.pipeline.warm_up, daemon=True)  # while the model is built
         warm_up.start()
         self.steps_per_epoch = self.pipeline.steps_per_epoch
         self.total_steps = experiment.epochs * self.steps_per_epoch
-        self.strategy = make_strategy(options.strategy)
-        self._check_shares()
         with self.strategy.scope():
             self.model = make_model(
                 experiment, num_classes=source.num_classes, steps_per_epoch=self.steps_per_epoch, options=options
             )
-        self.run = claim_model_dir(model_dir, experiment, source, extend=extend)
-        files.remove_unfinished(model_dir)
         self.checkpoints = Checkpoints(model_dir / "checkpoints", keep=options.keep_checkpoints)
-        self.checkpoints.remove_unfinished()
+        if self.job.chief:
+            claim_model_dir(model_dir, experiment, source, extend=extend)
+            files.remove_unfinished(model_dir)
+            self.checkpoints.remove_unfinished()
+        self.records = Records(model_dir, writes=self.job.chief)
         self.state = {
             "stack": self.model.stack.variables,
             "optimizer": self.model.optimizer.variables,
             "run": [self.model.step, self.model.bad_steps, *self.model.means.variables],
         }
-        self.step = self._resume()
-        self._mark_best()  # a killed run may have saved its best without saying so
+        self.writer = CheckpointWriter(self.checkpoints, report=report, writes=self.job.chief)
         self.watch_split = "held_out" if experiment.held_out else "test"
         self.predict = Predictor(self.model.stack, experiment.ensembling, strategy=self.strategy, jit=options.jit)
         self._sources: dict[str, Source] = {}
         self.times = StepTimes()
-        self._writers = {
-            name: tf.summary.create_file_writer(str(model_dir / "tensorboard" / name))
-            for name in ("train", "evaluation")
-        }
+        self.watch = Watch(model_dir, report=report, profile=options.profile, writes=self.job.chief)
+        self.step = self._resume()
 
     def train(self, interrupts: Interrupts) -> None:
         """Runs the remaining steps, with logs, evaluations and checkpoints between them."""
+        check = interrupts.check if self.job.count == 1 else _nothing  # of several workers, all stop at one step
+        try:
+            if self.step and self._evaluates():  # a run that was killed may have been about to
+                self._evaluate(self.watch_split, check)
+            if self.step < self.total_steps and not self._stops_early():
+                self._train(interrupts, check)
+        except Preempted:
+            self._save()
+            if not self.writer.wait():
+                raise Preempted(f"SIGTERM came; no checkpoint of step {self.step} could be written.") from None
+            raise Preempted(
+                f"SIGTERM came: the checkpoint of step {self.step} of {self.total_steps} is written; the same command "
+                "goes on from it."
+            ) from None
+        finally:
+            self.writer.wait()
+            self.watch.flush()
+
+    def _train(self, interrupts: Interrupts, check: Callable[[], None]) -> None:
         step_function = self._step_function()
         progress = Progress(
-            self.step, self.total_steps, self.steps_per_epoch, self.options.progress_seconds, self.report
+            self.step,
+            self.total_steps,
+            steps_per_epoch=self.steps_per_epoch,
+            batch_size=self.experiment.batch_size,
+            seconds=self.options.progress_seconds,
+            report=self.report,
         )
-        dataset = self.pipeline.dataset(self.step, self.total_steps, threads=self.options.threads)
-        if self.step < self.total_steps:
-            self.report(self._input_told())
+        self.report(self._input_told())
         if self.step == 0 and self.options.contact_sheet:
-            self._show_views()
-        bad_steps = tf.zeros([], tf.int64)
+            self.watch.views(self.pipeline)
+        dataset = self.pipeline.dataset(self.step, self.total_steps, threads=self.options.threads)
+        signals = tf.zeros([2], tf.int64)
         for batch in self.times.batches(distributed(dataset, self.strategy)):
-            before, bad_steps = bad_steps, step_function(batch)
+            self.watch.before(self.step + 1)
+            before, signals = signals, step_function(batch, tf.constant(int(interrupts.terminated), tf.int64))
             # The step before last's: reading this one's would keep a GPU waiting.
             self._check_finite(before)
             self.step += 1
             self.times.done()
-            progress.show(self.step, self.model, self.times)
-            if self.step % self.options.log_every == 0 or self.step == self.total_steps:
-                self._log_training()
-            interrupts.check()
-            self._between_steps(bad_steps)
-            interrupts.check()
-        self._writers["train"].flush()
+            self.watch.after(self.step, last=self.step == self.total_steps)
+            self._log(progress)
+            check()
+            self._between_steps(signals, check)
+            check()
+            if self.job.count > 1 and int(before[1]):
+                raise Preempted
+            if self._stops_early():
+                self.report(f"stopped early: {self.experiment.early_stopping} evaluations without a better one")
+                break
+        self.report(progress.told_at_the_end(self.step, self.times))
 
     def _input_told(self) -> str:
         """What the input takes, in one line."""
         batches, megabytes = self.pipeline.batches_at_once(self.options.threads), self.pipeline.batch_bytes / 2**20
         return f"views: {batches + 2} batches of {megabytes:.1f} MB in memory at most, {batches} made at once"
 
-    def _show_views(self) -> None:
-        with self._writers["train"].as_default(step=0):
-            tf.summary.image("views", contact_sheet(self.pipeline)[None])
-
     def finish(self) -> Evaluation:
-        """Evaluates the last weights on the test images."""
-        return self._evaluate("test")
+        """Evaluates the last weights on the test images, when all of the run lies on disk.
+
+        Raises:
+          RunError: the last checkpoint cannot be written.
+        """
+        last = self.checkpoints.last()
+        if self.job.chief and (last is None or last.step < self.step):
+            raise RunError(
+                f"The last checkpoint, of step {self.step}, cannot be written. Received: {self.checkpoints.directory}; "
+                "make room there, and the same command goes on from the one before."
+            )
+        evaluation = self._evaluate("test", _nothing)
+        try:
+            self.records.write()
+        except OSError as error:
+            raise RunError(
+                f"The last evaluation cannot be written ({error.strerror}). Received: {self.model_dir}; make room "
+                "there, and the same command writes it."
+            ) from error
+        return evaluation
+
+    def last_checkpoint_told(self) -> str:
+        """Where the last good state lies, for a line."""
+        self.writer.wait()
+        last = self.checkpoints.last()
+        return f"the last good checkpoint is {last.path}" if last else "no checkpoint has been written yet"
 
     def _open(self, split: str, **how: Any) -> Source:
         options = self.options
@@ -224,7 +232,12 @@ class _Run:
             report=self.report,
         )
 
-    def _check_shares(self) -> None:
+    def _check(self) -> None:
+        if self.experiment.early_stopping is not None and not self.experiment.held_out:
+            raise InputError(
+                f"A run is stopped early by images that are held out. Received: early_stopping="
+                f"{self.experiment.early_stopping}, held_out=0; held_out=0.1 would work."
+            )
         parts = self.strategy.num_replicas_in_sync * self.options.micro_batches
         if self.experiment.batch_size % parts:
             raise InputError(
@@ -234,74 +247,99 @@ class _Run:
             )
 
     def _resume(self) -> int:
-        found = self.checkpoints.last()
-        if found is None:
-            return 0
-        found.restore(self.state)
-        self.report(f"going on from step {found.step} of {self.total_steps} ({found.path})")
-        return found.step
+        found = self.checkpoints.restore_last(self.state, report=self.report, set_aside=self.job.chief)
+        step = 0 if found is None else found.step
+        self.job.check_same("step of the last checkpoint", step, at=self.checkpoints.directory)
+        if found is not None:
+            self.report(f"going on from step {step} of {self.total_steps} ({found.path})")
+        return step
 
-    def _step_function(self) -> Callable[[Any], tf.Tensor]:
-        strategy, model = self.strategy, self.model
+    def _step_function(self) -> Callable[[Any, tf.Tensor], tf.Tensor]:
+        """(batch, 1 to stop) -> int64 [bad steps in a row, workers that want to stop]."""
+        strategy, model, several = self.strategy, self.model, self.job.count > 1
+
+        def on_replica(batch: Any, stop: tf.Tensor) -> tf.Tensor:
+            model.train_step(batch)
+            if several:
+                stop = tf.distribute.get_replica_context().all_reduce(tf.distribute.ReduceOp.SUM, stop)
+            return stop
 
         @tf.function(autograph=False)  # nothing to convert, and converting takes seconds
-        def step(batch: Any) -> tf.Tensor:
-            strategy.run(model.train_step, args=(batch,))
-            return tf.identity(model.bad_steps.value)
+        def step(batch: Any, stop: tf.Tensor) -> tf.Tensor:
+            stops = strategy.experimental_local_results(strategy.run(on_replica, args=(batch, stop)))
+            return tf.stack([model.bad_steps.value, stops[0]])
 
         return step
 
-    def _check_finite(self, bad_steps: tf.Tensor) -> None:
-        if int(bad_steps) > self.options.max_bad_steps:
-            last = self.checkpoints.last()
-            kept = f"the last good checkpoint is {last.path}" if last else "no checkpoint has been written yet"
+    def _check_finite(self, signals: tf.Tensor) -> None:
+        bad_steps = int(signals[0])
+        self.times.bad_steps += bad_steps > 0
+        if bad_steps > self.options.max_bad_steps:
             raise RunError(
-                f"The loss or a gradient is not finite. Received: {int(bad_steps)} such steps in a row at step "
-                f"{self.step}, max_bad_steps={self.options.max_bad_steps}; {kept}; a lower learning rate may help."
+                f"The loss or a gradient is not finite. Received: {bad_steps} such steps in a row at step "
+                f"{self.step}, max_bad_steps={self.options.max_bad_steps}; {self.last_checkpoint_told()}; a lower "
+                "learning rate may help."
             )
 
-    def _log_training(self) -> None:
-        values = {name: float(value) for name, value in self.model.means.result().items()}
-        values["learning_rate"] = float(self.model.optimizer.learning_rate)
-        values["cotraining_weight"] = float(self.model.cotraining_weight())
-        values["data_wait"] = self.times.data_wait(since_asked=True)
-        self.model.means.reset_state()
-        with self._writers["train"].as_default(step=self.step):
-            for name, value in values.items():
-                tf.summary.scalar(name, value)
+    def _log(self, progress: Progress) -> None:
+        """Scalars for TensorBoard and a line of progress, when it is time."""
+        logs = self.step % self.options.log_every == 0 or self.step == self.total_steps
+        shows = progress.is_due(self.step)
+        if not logs and not (shows and self.job.count == 1):  # several workers read the means together or not at all
+            return
+        means = {name: float(value) for name, value in self.model.means.result().items()}
+        if shows:
+            progress.show(self.step, means, self.times)
+        if logs:
+            self.model.means.reset_state()
+            rates = {
+                "learning_rate": float(self.model.optimizer.learning_rate),
+                "cotraining_weight": float(self.model.cotraining_weight()),
+                "data_wait": self.times.data_wait(since_asked=True),
+                "skipped_steps": self.times.bad_steps,
+            }
+            self.watch.training(self.step, {**means, **rates})
 
-    def _between_steps(self, bad_steps: tf.Tensor) -> None:
-        """Evaluates and saves when it is time. Evaluation comes first: what a checkpoint is past has its record."""
-        options, last = self.options, self.step == self.total_steps
+    def _evaluates(self) -> bool:
+        return self.options.evaluates(self.step, total_steps=self.total_steps, steps_per_epoch=self.steps_per_epoch)
+
+    def _between_steps(self, signals: tf.Tensor, check: Callable[[], None]) -> None:
+        """Saves and evaluates when it is time: a checkpoint is written while the step's weights are evaluated."""
         epoch, into_epoch = divmod(self.step, self.steps_per_epoch)
-        evaluates = last or bool(options.evaluate_every and not into_epoch and epoch % options.evaluate_every == 0)
-        chooses = evaluates and self.watch_split == "held_out"
-        saves = last or chooses or self.step % (options.checkpoint_every or self.steps_per_epoch) == 0
+        evaluates, last = self._evaluates(), self.step == self.total_steps
+        every = self.options.checkpoint_every or self.steps_per_epoch
+        saves = last or (evaluates and self.watch_split == "held_out") or self.step % every == 0
         if evaluates or saves:
-            self._check_finite(bad_steps)
+            self._check_finite(signals)
         if not into_epoch and self.pipeline.replaced:
             replaced = list(self.pipeline.replaced.values())
             self.report(f"epoch {epoch}: {len(replaced)} images so far cannot be read and are replaced: {replaced[0]}")
-        if evaluates:
-            self._evaluate(self.watch_split)
         if saves:
-            self.checkpoints.save(self.step, self.state)
-        if chooses:
-            self._mark_best()
+            self._save()
+        if evaluates:
+            self._evaluate(self.watch_split, check)
+            if self.options.histograms:
+                self.watch.histograms(self.step, self.model.stack)
+        self.writer.check()
 
-    def _mark_best(self) -> None:
-        """Makes this step's checkpoint the best, if its accuracy on the held-out images is."""
-        record, checkpoint = self._record("held_out"), self.checkpoints.last()
-        if record and checkpoint:
-            self.checkpoints.mark_best(checkpoint, record["accuracy"])
+    def _save(self) -> None:
+        """Begins to write a checkpoint, unless an evaluation before it has no record on disk."""
+        try:
+            self.records.write()
+        except OSError as error:
+            self.report(f"no checkpoint of step {self.step}: metrics.json cannot be written ({error.strerror})")
+            return
+        kept = {checkpoint.step for checkpoint in self.checkpoints.all()}
+        best = [step for step in self.records.best(until=self.step) if step in kept]
+        self.writer.save(self.step, self.state, protected=best[: self.options.keep_best])
 
-    def _record(self, split: str) -> dict[str, Any] | None:
-        """This step's record of `split`, if it has been evaluated."""
-        return next((r for r in self.run.records if (r["step"], r["split"]) == (self.step, split)), None)
+    def _stops_early(self) -> bool:
+        patience = self.experiment.early_stopping
+        return patience is not None and self.records.without_gain(until=self.step) >= patience
 
-    def _evaluate(self, split: str) -> Evaluation:
+    def _evaluate(self, split: str, check: Callable[[], None]) -> Evaluation:
         """Evaluates and records, unless this step's record of the split is there already."""
-        known = self._record(split)
+        known = self.records.find(self.step, split)
         if known:
             fields = {field.name: known[field.name] for field in dataclasses.fields(Evaluation)}
             return Evaluation(**{**fields, "branch_accuracies": tuple(fields["branch_accuracies"])})
@@ -314,28 +352,32 @@ class _Run:
             split=split,
             batch_size=self.options.eval_batch_size,
             weights=f"last step {self.step}",
+            check=check,
         )
         seconds = self.times.seconds_per_step
-        evaluation = dataclasses.replace(
-            evaluation, seconds_per_step=self.run.seconds_per_step if seconds is None else seconds
-        )
+        if seconds is None and self.records.all:
+            seconds = self.records.all[-1]["seconds_per_step"]
+        evaluation = dataclasses.replace(evaluation, seconds_per_step=seconds)
         epoch = self.step / self.steps_per_epoch
-        record = {"step": self.step, "epoch": epoch, **dataclasses.asdict(evaluation)}
-        files.write_json(self.model_dir / METRICS, [*self.run.records, record])
-        with self._writers["evaluation"].as_default(step=self.step):
-            for name in ("accuracy", "negative_log_likelihood", "calibration_error"):
-                tf.summary.scalar(f"{split}/{name}", getattr(evaluation, name))
-            for branch, value in enumerate(evaluation.branch_accuracies):
-                tf.summary.scalar(f"{split}/branch{branch}_accuracy", value)
-        self._writers["evaluation"].flush()
+        self.watch.evaluation(self.step, evaluation)
         self.report(
             f"epoch {epoch:g}: {split} accuracy {evaluation.accuracy:.4f}, "
             f"best branch {max(evaluation.branch_accuracies):.4f}, NLL {evaluation.negative_log_likelihood:.4f}"
         )
+        try:
+            self.records.add({"step": self.step, "epoch": epoch, **dataclasses.asdict(evaluation)})
+        except OSError as error:
+            self.report(f"metrics.json cannot be written ({error.strerror}); training goes on, it is tried again")
         return evaluation
 
 
-def make_pipeline(experiment: Experiment, source: Source, *, on_error: str = "raise") -> ViewPipeline:
+def _nothing() -> None:
+    """Where nobody asks to stop."""
+
+
+def make_pipeline(
+    experiment: Experiment, source: Source, *, on_error: str = "raise", part: tuple[int, int] = (0, 1)
+) -> ViewPipeline:
     """The training views of an experiment.
 
     Raises:
@@ -348,6 +390,7 @@ def make_pipeline(experiment: Experiment, source: Source, *, on_error: str = "ra
         identical_views=experiment.identical_views,
         batch_operations=experiment.batch_operations,
         on_error=on_error,
+        part=part,
         **{name: getattr(experiment, name) for name in names},
     )
 

@@ -1,20 +1,26 @@
 """How a run gets on: the time of its steps, how much of it they wait for data, lines of progress."""
 
+import resource
 import statistics
 import time
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any
 
-from divco_tf.training.cotraining import CoTrainingModel
+import tensorflow as tf
 
 
 class StepTimes:
-    """The times of steps: each begins when its batch is asked for, and ends at `done`."""
+    """The times of steps: each begins when its batch is asked for, and ends at `done`.
+
+    Attributes:
+      bad_steps: how many were skipped, since their loss or a gradient was not finite; counted by the loop.
+    """
 
     def __init__(self) -> None:
         self._began = self._waited = 0.0
         self._times: list[tuple[float, float]] = []  # (seconds of a step, of which it waited for data)
         self._asked = 0  # of these, how many `data_wait` has told of
+        self.bad_steps = 0
 
     def batches(self, dataset: Iterable[Any]) -> Iterator[Any]:
         """The batches of a dataset."""
@@ -31,6 +37,17 @@ class StepTimes:
     def done(self) -> None:
         """The step ends here; what follows (evaluation, saving) is not of it."""
         self._times.append((time.monotonic() - self._began, self._waited))
+
+    @property
+    def count(self) -> int:
+        """How many steps there have been."""
+        return len(self._times)
+
+    @property
+    def first_step(self) -> float:
+        """Seconds of the first step without its waiting: tracing, and XLA's compilation, are in it."""
+        seconds, waited = self._times[0]
+        return seconds - waited
 
     @property
     def seconds_per_step(self) -> float | None:
@@ -50,33 +67,74 @@ class StepTimes:
 
 
 class Progress:
-    """Lines of progress: losses, steps a second, waiting for data, time left.
+    """Lines of progress: losses, speed, waiting for data, memory, time left.
 
     Args:
       step: the run's, when it begins or goes on.
       total_steps: of the run.
       steps_per_epoch: of it.
+      batch_size: of the global batch.
       seconds: between two lines.
       report: called with each line.
     """
 
     def __init__(
-        self, step: int, total_steps: int, steps_per_epoch: int, seconds: float, report: Callable[[str], None]
+        self,
+        step: int,
+        total_steps: int,
+        *,
+        steps_per_epoch: int,
+        batch_size: int,
+        seconds: float,
+        report: Callable[[str], None],
     ) -> None:
-        self._total, self._steps_per_epoch, self._seconds, self._report = total_steps, steps_per_epoch, seconds, report
+        self._total, self._steps_per_epoch, self._batch_size = total_steps, steps_per_epoch, batch_size
+        self._seconds, self._report = seconds, report
         self._shown_step, self._shown_at = step, time.monotonic()
+        self._began_at = self._shown_at
 
-    def show(self, step: int, model: CoTrainingModel, times: StepTimes) -> None:
-        """Reports, if the last report was long enough ago."""
+    def is_due(self, step: int) -> bool:
+        """Whether the last line was long enough ago, or this is the last step."""
+        return time.monotonic() - self._shown_at >= self._seconds or step == self._total
+
+    def show(self, step: int, means: Mapping[str, float], times: StepTimes) -> None:
+        """Reports a line; the first one is led by one of the first step's time."""
         now = time.monotonic()
-        if now - self._shown_at < self._seconds and step != self._total:
-            return
+        if self._shown_at == self._began_at:
+            self._report(f"first step: {times.first_step:.1f} s, tracing and compiling included")
         rate = (step - self._shown_step) / max(now - self._shown_at, 1e-9)
         self._shown_step, self._shown_at = step, now
-        means = {name: float(value) for name, value in model.means.result().items()}
-        minutes, seconds = divmod(round((self._total - step) / rate), 60)
         losses = "  ".join(f"{name} {means[name]:.4f}" for name in ("loss", "cotraining", "accuracy"))
         self._report(
-            f"step {step}/{self._total}  epoch {step / self._steps_per_epoch:.2f}  {losses}  "
-            f"{rate:.2f} steps/s  data wait {times.data_wait():.1%}  {minutes}:{seconds:02} left"
+            f"step {step}/{self._total}  epoch {step / self._steps_per_epoch:.2f}  {losses}  {self._speed(rate)}  "
+            f"data wait {times.data_wait():.1%}  {memory_told()}  {_clock((self._total - step) / rate)} left"
         )
+
+    def told_at_the_end(self, step: int, times: StepTimes) -> str:
+        """The summary of what this process has trained, in one line."""
+        seconds = time.monotonic() - self._began_at
+        rate = 1 / max(times.seconds_per_step or 0, 1e-9)
+        return (
+            f"trained {times.count} steps to step {step} in {_clock(seconds)}, evaluations included: "
+            f"{self._speed(rate)} (median), data wait {times.data_wait():.1%}, {times.bad_steps} steps skipped, "
+            f"{memory_told()}"
+        )
+
+    def _speed(self, rate: float) -> str:
+        return f"{rate:.2f} steps/s  {rate * self._batch_size:.0f} images/s"
+
+
+def memory_told() -> str:
+    """The most memory that was in use so far, of each GPU, or else of this process."""
+    gpus = tf.config.list_logical_devices("GPU")
+    if not gpus:
+        return f"memory {resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20:.1f} GB"
+    names = [gpu.name.removeprefix("/device:") for gpu in gpus]
+    peaks = (tf.config.experimental.get_memory_info(name)["peak"] / 2**30 for name in names)
+    return "GPU memory " + "/".join(f"{peak:.1f}" for peak in peaks) + " GB"
+
+
+def _clock(seconds: float) -> str:
+    minutes, seconds = divmod(round(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours}:{minutes:02}:{seconds:02}" if hours else f"{minutes}:{seconds:02}"

@@ -1,19 +1,21 @@
 """Where and how a run computes: strategy, XLA, threads."""
 
+import contextlib
 import functools
+import json
 import os
 import signal
 import threading
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable, Iterator
 from typing import Any
 
 import tensorflow as tf
 
-from divco_tf.errors import InputError
+from divco_tf.errors import InputError, Preempted, RunError
 from divco_tf.models.divide import check_split_factor
 from divco_tf.registry import did_you_mean
 
-STRATEGIES = ("auto", "one_device", "mirrored")
+STRATEGIES = ("auto", "one_device", "mirrored", "multi_worker_mirrored", "tpu")
 JIT = ("auto", "on", "off")
 
 
@@ -21,17 +23,60 @@ def make_strategy(name: str = "auto") -> tf.distribute.Strategy:
     """The strategy called `name`.
 
     "one_device" is TensorFlow's default placement; "mirrored" is data-parallel over all GPUs, or over all logical
-    CPUs where there is no GPU; "auto" is "mirrored" for two GPUs and more, else "one_device".
+    CPUs where there is no GPU; "multi_worker_mirrored" over the computers that the environment's TF_CONFIG names; "tpu"
+    over a TPU's cores; "auto" is "mirrored" for two GPUs and more, else "one_device".
 
     Raises:
-      InputError: an unknown name.
+      InputError: an unknown name, or one that does not fit this computer.
     """
     if name not in STRATEGIES:
         raise InputError(f"Unknown strategy. Received: {name!r}.{did_you_mean(name, STRATEGIES)}")
+    if name == "multi_worker_mirrored":
+        return _multi_worker()
+    if name == "tpu":
+        return _tpu()
     gpus = tf.config.list_logical_devices("GPU")
     if name == "one_device" or (name == "auto" and len(gpus) < 2):
         return tf.distribute.get_strategy()
     return _mirrored(tuple(device.name for device in gpus or tf.config.list_logical_devices("CPU")))
+
+
+@functools.cache
+def _multi_worker() -> tf.distribute.MultiWorkerMirroredStrategy:
+    """One strategy a process: its server is started with it, and TensorFlow must not have computed anything before."""
+    try:
+        cluster = json.loads(os.environ.get("TF_CONFIG", "{}")).get("cluster", {})
+    except (ValueError, AttributeError):
+        cluster = {}
+    if not cluster.get("worker"):
+        raise InputError(
+            f"TF_CONFIG names no workers. Received: {os.environ.get('TF_CONFIG', 'none')}; tools/launch_local.sh shows "
+            'how: {"cluster": {"worker": ["host0:port", "host1:port"]}, "task": {"type": "worker", "index": 0}}.'
+        )
+    try:
+        strategy = tf.distribute.MultiWorkerMirroredStrategy()
+    except (RuntimeError, ValueError, tf.errors.OpError) as error:
+        why = " ".join(str(error).split())[:200]
+        raise InputError(
+            f"The workers cannot be brought together ({why}). Received: TF_CONFIG={os.environ['TF_CONFIG']}; start all "
+            "of them, in processes of their own."
+        ) from error
+    # A worker that is gone is noticed after at most 10 + 3 * 10 s (TensorFlow 2.21 begins after 30).
+    strategy.extended._check_health_interval = 10
+    return strategy
+
+
+def _tpu() -> tf.distribute.TPUStrategy:
+    try:
+        resolver = tf.distribute.cluster_resolver.TPUClusterResolver()
+        tf.config.experimental_connect_to_cluster(resolver)
+        tf.tpu.experimental.initialize_tpu_system(resolver)
+    except (ValueError, tf.errors.OpError) as error:
+        why = " ".join(str(error).split())[:200]
+        raise InputError(
+            f"There is no TPU here ({why}). Received: strategy='tpu'; \"auto\" takes what there is."
+        ) from error
+    return tf.distribute.TPUStrategy(resolver)
 
 
 @functools.cache
@@ -41,16 +86,102 @@ def _mirrored(devices: tuple[str, ...]) -> tf.distribute.MirroredStrategy:
     return tf.distribute.MirroredStrategy(devices)
 
 
-def distributed(dataset: tf.data.Dataset, strategy: tf.distribute.Strategy) -> Iterable[Any]:
-    """The global batches of a dataset, split over a strategy's replicas, each part on its device before it is used.
+class Job:
+    """This process's place among the workers of a strategy; alone, it is the first of one.
 
-    A strategy's own distribution prefetches to its devices; TensorFlow's default placement does not, so there the next
-    batches are copied to the GPU, if there is one, while it computes.
+    Attributes:
+      count: of workers, each a process.
+      index: of this one; the first is the chief, which writes what is written once.
     """
+
+    def __init__(self, strategy: tf.distribute.Strategy) -> None:
+        self._strategy = strategy
+        self.index, self.count = 0, 1
+        if isinstance(strategy, tf.distribute.MultiWorkerMirroredStrategy):
+            resolver = strategy.cluster_resolver
+            spec = resolver.cluster_spec().as_dict()
+            tasks = [(kind, index) for kind in ("chief", "worker") for index in range(len(spec.get(kind, ())))]
+            self.index, self.count = tasks.index((resolver.task_type, resolver.task_id)), len(tasks)
+
+    @property
+    def chief(self) -> bool:
+        """Whether this is the worker that writes."""
+        return self.index == 0
+
+    @property
+    def part(self) -> tuple[int, int]:
+        """(i, n): this worker makes the i-th of n equal slices of every batch."""
+        return self.index, self.count
+
+    def check_same(self, what: str, value: int, *, at: Any) -> None:
+        """Refuses to go on where the workers see different values.
+
+        Raises:
+          InputError: as said.
+        """
+        if self.count == 1:
+            return
+
+        def gathered(value: tf.Tensor) -> tf.Tensor:
+            context = tf.distribute.get_replica_context()
+            mine = value * tf.one_hot(context.replica_id_in_sync_group, context.num_replicas_in_sync, dtype=tf.int64)
+            return context.all_reduce(tf.distribute.ReduceOp.SUM, mine)
+
+        values = tf.function(lambda: self._strategy.run(gathered, args=(tf.constant(value, tf.int64),)))()
+        values = self._strategy.experimental_local_results(values)[0].numpy().tolist()
+        if len(set(values)) > 1:
+            raise InputError(
+                f"The workers see different folders: the {what} is {', '.join(map(str, values))}. Received: {at}; a "
+                "folder that all of them share would work."
+            )
+
+    @contextlib.contextmanager
+    def watched(self, last_checkpoint_told: Callable[[], str]) -> Iterator[None]:
+        """Tells in one line that a worker is gone.
+
+        Raises:
+          RunError: as said.
+        """
+        try:
+            yield
+        except tf.errors.OpError as error:
+            if self.count == 1:
+                raise
+            why = " ".join(str(error.message).split())[:200]
+            raise RunError(
+                f"A worker of the job is gone, or cannot be reached ({type(error).__name__}: {why}). Received: worker "
+                f"{self.index} of {self.count} goes on alone no further; {last_checkpoint_told()}; start all workers "
+                "again with the same command."
+            ) from error
+
+
+def distributed(dataset: tf.data.Dataset, strategy: tf.distribute.Strategy) -> Iterable[Any]:
+    """A dataset's batches, split over this process's replicas, each part on its device before it is used.
+
+    The batches are global ones, or with several workers this one's parts of them. A strategy's own distribution
+    prefetches to its devices; TensorFlow's default placement does not, so there the next batches are copied to the GPU,
+    if there is one, while it computes.
+    """
+    if isinstance(strategy, tf.distribute.MultiWorkerMirroredStrategy):
+        replicas = len(strategy.extended.worker_devices)
+        return strategy.distribute_datasets_from_function(lambda _: _in_shares(dataset, replicas))
     gpus = tf.config.list_logical_devices("GPU")
     if strategy is tf.distribute.get_strategy() and not tf.distribute.has_strategy() and gpus:
         return prefetched(dataset, gpus[0].name)
     return strategy.experimental_distribute_dataset(dataset)
+
+
+def _in_shares(dataset: tf.data.Dataset, replicas: int) -> tf.data.Dataset:
+    """Each batch as `replicas` equal ones."""
+    if replicas == 1:
+        return dataset
+
+    def shares(*batch: tf.Tensor) -> tf.data.Dataset:
+        return tf.data.Dataset.from_tensor_slices(
+            tuple(tf.reshape(value, [replicas, value.shape[0] // replicas, *value.shape[1:]]) for value in batch)
+        )
+
+    return dataset.flat_map(shares).with_options(dataset.options())
 
 
 def prefetched(dataset: tf.data.Dataset, device: str) -> tf.data.Dataset:
@@ -60,39 +191,49 @@ def prefetched(dataset: tf.data.Dataset, device: str) -> tf.data.Dataset:
 
 
 class Interrupts:
-    """Ctrl-C between steps instead of anywhere: `check` raises the KeyboardInterrupt that SIGINT asked for.
+    """Signals between steps instead of anywhere: `check` raises what Ctrl-C (SIGINT) or SIGTERM asked for.
 
-    Raised inside of a TensorFlow call, it can be lost, or corrupt the heap (TensorFlow 2.21: "malloc_consolidate():
-    invalid chunk size" in a third of the processes that were interrupted in a training step). A second Ctrl-C is raised
-    at once. Outside the main thread, or where the program handles SIGINT itself, nothing is changed.
+    A KeyboardInterrupt raised inside of a TensorFlow call can be lost, or corrupt the heap (TensorFlow 2.21:
+    "malloc_consolidate(): invalid chunk size" in a third of the processes that were interrupted in a training step). A
+    second signal acts at once. Outside the main thread, or where the program handles a signal itself, nothing changes.
     """
 
     def __init__(self) -> None:
-        self._asked = False
+        self._asked: set[int] = set()
+        self._replaced: dict[int, Any] = {}
 
     def __enter__(self) -> "Interrupts":
-        main = threading.current_thread() is threading.main_thread()
-        self._mine = main and signal.getsignal(signal.SIGINT) is signal.default_int_handler
-        if self._mine:
-            signal.signal(signal.SIGINT, self._note)
+        if threading.current_thread() is threading.main_thread():
+            defaults = {signal.SIGINT: signal.default_int_handler, signal.SIGTERM: signal.SIG_DFL}
+            self._replaced = {number: known for number, known in defaults.items() if signal.getsignal(number) is known}
+            for number in self._replaced:
+                signal.signal(number, self._note)
         return self
 
     def __exit__(self, *_: Any) -> None:
-        if self._mine:
-            signal.signal(signal.SIGINT, signal.default_int_handler)
+        for number, handler in self._replaced.items():
+            signal.signal(number, handler)
+
+    @property
+    def terminated(self) -> bool:
+        """Whether SIGTERM came."""
+        return signal.SIGTERM in self._asked
 
     def check(self) -> None:
         """To be called where it is safe.
 
         Raises:
           KeyboardInterrupt: SIGINT came.
+          Preempted: SIGTERM came.
         """
-        if self._asked:
+        if signal.SIGINT in self._asked:
             raise KeyboardInterrupt
+        if self.terminated:
+            raise Preempted("SIGTERM came.")
 
-    def _note(self, *_: Any) -> None:
-        self._asked = True
-        signal.signal(signal.SIGINT, signal.default_int_handler)
+    def _note(self, number: int, _: Any) -> None:
+        self._asked.add(number)
+        signal.signal(number, self._replaced[number])
 
 
 def resolve_jit(jit: str = "auto") -> bool:

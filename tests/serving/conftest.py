@@ -6,7 +6,8 @@ import pytest
 
 from divco_tf.serving.export import export
 from divco_tf.training.experiment import Experiment
-from divco_tf.training.loop import Options, train
+from divco_tf.training.loop import train
+from divco_tf.training.options import Options
 from divco_tf.training.schedules import LearningRate
 
 

@@ -9,7 +9,7 @@ from divco_tf.data.policies import get_policy
 from divco_tf.models.divide import divide_weight_decay
 from divco_tf.models.summary import summarize
 from divco_tf.tools import _configs
-from divco_tf.training.loop import Options
+from divco_tf.training.options import Options
 from tests.reference import load_json
 from tests.tools.published import ROWS, arch, record_of
 

@@ -9,9 +9,11 @@ import numpy as np
 
 from divco_tf.training.checkpoint import Checkpoints
 from divco_tf.training.evaluation import Evaluation
-from divco_tf.training.experiment import Experiment, load
-from divco_tf.training.loop import Options, train
+from divco_tf.training.experiment import Experiment, load, open_run
+from divco_tf.training.loop import train
 from divco_tf.training.optimizers import OptimizerConfig
+from divco_tf.training.options import Options
+from divco_tf.training.records import Records
 from divco_tf.training.schedules import CoTraining, LearningRate
 from tests import tiny  # noqa: F401  (registers the backbones "tiny" and "tiny_no_norm")
 
@@ -64,9 +66,13 @@ def assert_same_run(one: pathlib.Path, other: pathlib.Path) -> None:
 
 
 def best(model_dir: pathlib.Path) -> dict[str, Any] | None:
-    """What best.json says."""
-    path = model_dir / "checkpoints" / "best.json"
-    return json.loads(path.read_text()) if path.exists() else None
+    """Step and accuracy of the best checkpoint."""
+    run = open_run(model_dir)
+    found = run.best_checkpoint
+    if found is None:
+        return None
+    record = Records(model_dir).find(found.step, "held_out")
+    return {"step": found.step, "accuracy": record["accuracy"]}
 
 
 def assert_nothing_is_half_written(model_dir: pathlib.Path) -> None:

@@ -1,15 +1,18 @@
+import errno
 import json
 import os
 import subprocess
 import sys
 
+import hypothesis.strategies
 import keras
 import numpy as np
 import pytest
 import tensorflow as tf
+from hypothesis import given, settings
 
 from divco_tf.errors import InputError
-from divco_tf.training.checkpoint import Checkpoint, Checkpoints
+from divco_tf.training.checkpoint import Checkpoint, Checkpoints, CheckpointWriter
 from divco_tf.training.cotraining import CoTrainingModel
 from divco_tf.training.optimizers import SGD
 from divco_tf.training.runtime import make_strategy
@@ -43,6 +46,8 @@ def test_a_checkpoint_gives_the_values_back(checkpoints):
     saved = checkpoints.save(7, state(7), info={"epoch": 1})
     assert checkpoints.last() == saved
     assert json.loads((saved.path / "info.json").read_text()) == {"step": 7, "epoch": 1}
+    sums = subprocess.run(["sha256sum", "-c", "SHA256SUMS"], cwd=saved.path, capture_output=True, text=True, check=True)
+    assert sums.stdout.count(": OK") == len(list(saved.path.iterdir())) - 1
     other = state(0)
     saved.restore(other)
     assert numbers(other) == [7, -7, 7]
@@ -51,7 +56,6 @@ def test_a_checkpoint_gives_the_values_back(checkpoints):
 def test_an_empty_folder_has_none(checkpoints):
     assert checkpoints.all() == []
     assert checkpoints.last() is None
-    assert checkpoints.best() is None
     checkpoints.remove_unfinished()
 
 
@@ -62,21 +66,12 @@ def test_the_last_ones_stay(checkpoints):
     assert checkpoints.last().step == 200
 
 
-def test_the_best_stays_besides(checkpoints):
-    for step, accuracy in ((1, 0.5), (2, 0.9), (3, 0.9), (4, 0.7), (5, 0.1)):
-        better = checkpoints.mark_best(checkpoints.save(step, state(step)), accuracy)
-        assert better == (step < 3)  # the first of equals
-    assert steps(checkpoints) == [2, 4, 5]
-    best = state()
-    checkpoints.best().restore(best)
-    assert numbers(best) == [2, -2, 2]
-
-
-def test_a_new_best_lets_the_old_one_go(checkpoints):
+def test_protected_ones_stay_besides(checkpoints):
     for step in range(1, 6):
-        checkpoints.mark_best(checkpoints.save(step, state(step)), step / 10)
-    assert steps(checkpoints) == [4, 5]
-    assert checkpoints.best().step == 5
+        checkpoints.save(step, state(step), protected=[2])
+    assert steps(checkpoints) == [2, 4, 5]
+    checkpoints.save(6, state(6))
+    assert steps(checkpoints) == [5, 6]
 
 
 def test_a_step_is_saved_once(checkpoints):
@@ -110,8 +105,11 @@ def remove(path):
     path.unlink()
 
 
+PARTS = ["state.index", "state.data-00000-of-00001", "info.json", "SHA256SUMS"]
+
+
 @pytest.mark.parametrize("damage", [flip, truncate, remove])
-@pytest.mark.parametrize("part", ["state.index", "state.data-00000-of-00001"])
+@pytest.mark.parametrize("part", PARTS)
 def test_a_damaged_checkpoint_is_refused_by_name(checkpoints, damage, part):
     saved = checkpoints.save(7, state(7))
     damage(saved.path / part)
@@ -119,6 +117,40 @@ def test_a_damaged_checkpoint_is_refused_by_name(checkpoints, damage, part):
         saved.restore(state())
     assert tiny.one_line(error.value, says=str(saved.path))
     assert "remove that folder" in str(error.value)
+
+
+def test_a_file_that_is_not_accounted_for_is_refused(checkpoints):
+    saved = checkpoints.save(7, state(7))
+    (saved.path / "state.data-00001-of-00002").touch()
+    with pytest.raises(InputError, match=r"state.data-00001-of-00002 is damaged or missing"):
+        saved.check()
+
+
+@given(data=hypothesis.strategies.data())
+@settings(max_examples=60, deadline=None)
+def test_one_flipped_bit_anywhere_never_gives_a_wrong_value(tmp_path_factory, data):
+    checkpoints = Checkpoints(tmp_path_factory.mktemp("checkpoints"))
+    checkpoints.save(1, state(1))
+    saved = checkpoints.save(2, state(2))
+    path = saved.path / data.draw(hypothesis.strategies.sampled_from(PARTS))
+    content = bytearray(path.read_bytes())
+    bit = data.draw(hypothesis.strategies.integers(0, 8 * len(content) - 1))
+    content[bit // 8] ^= 1 << bit % 8
+    path.write_bytes(bytes(content))
+    restored, lines = state(), []
+    assert checkpoints.restore_last(restored, report=lines.append).step == 1
+    assert numbers(restored) == [1, -1, 1]
+    assert len(lines) == 1 and str(saved.path) in lines[0]
+    assert steps(checkpoints) == [1]  # the damaged one is set aside
+
+
+def test_when_all_are_damaged_nothing_begins_anew(checkpoints):
+    for step in (1, 2):
+        flip(checkpoints.save(step, state(step)).path / "info.json")
+    lines = []
+    with pytest.raises(InputError, match=r"All checkpoints are damaged. Received: .* with 2; remove it"):
+        checkpoints.restore_last(state(), report=lines.append)
+    assert len(lines) == 2 and steps(checkpoints) == [1, 2]
 
 
 def other_shape() -> dict:
@@ -143,24 +175,81 @@ def test_a_checkpoint_of_other_variables_is_refused(checkpoints, other):
 
 def test_what_is_unfinished_is_no_checkpoint(checkpoints, tmp_path):
     checkpoints.save(1, state(1))
-    folder = tmp_path / "checkpoints"
-    (folder / ".unfinished-000000002").mkdir()
-    (folder / "000000003").mkdir()  # its info.json is gone: half removed
+    unfinished = tmp_path / "checkpoints" / ".unfinished-000000002"
+    unfinished.mkdir()
     assert steps(checkpoints) == [1]
     checkpoints.remove_unfinished()
     assert steps(checkpoints) == [1]
-    assert not (folder / ".unfinished-000000002").exists()
+    assert not unfinished.exists()
 
 
-def test_what_was_half_removed_can_be_saved_anew(checkpoints, tmp_path):
+def test_what_was_half_removed_is_set_aside_and_saved_anew(checkpoints, tmp_path):
+    checkpoints.save(2, state(2))
     half = tmp_path / "checkpoints" / "000000003"
-    half.mkdir(parents=True)
+    half.mkdir()
     (half / "state.index").touch()
+    assert checkpoints.restore_last(state(), report=lambda line: None).step == 2
     checkpoints.save(3, state(3))
     again = state()
-    assert checkpoints.last() is not None
     checkpoints.last().restore(again)
     assert numbers(again) == [3, -3, 3]
+    assert {path.name for path in half.parent.iterdir()} == {"000000002", "000000003", "damaged-000000003"}
+
+
+# In a thread, while training goes on.
+
+
+def test_what_is_written_is_the_moment_of_the_save(checkpoints):
+    with tf.device("CPU:0"):
+        weights = keras.Variable(np.zeros(500_000, np.float32))
+        optimizer = SGD(1.0, momentum=0.9)
+        optimizer.build([weights])
+    kept, writer = {"stack": [weights], "optimizer": optimizer.variables}, CheckpointWriter(checkpoints, report=print)
+    step = tf.function(lambda: optimizer.apply([tf.ones_like(weights)], [weights]), autograph=False)
+    values = []
+    for count in range(1, 4):
+        step()
+        values.append(weights.numpy().copy())
+        writer.save(count, kept)
+        for _ in range(3):
+            step()  # the update writes in place, unless the value is in use
+        assert writer.wait()
+    for checkpoint in checkpoints.all():
+        checkpoint.restore(kept)
+        np.testing.assert_array_equal(weights, values[checkpoint.step - 1])
+
+
+def test_a_disk_that_is_full_is_reported_and_training_goes_on(checkpoints, monkeypatch):
+    lines = []
+    writer = CheckpointWriter(checkpoints, report=lines.append)
+    writer.save(1, state(1))
+    assert writer.wait() and not lines
+
+    def full(*_):
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "fsync", full)
+        writer.save(2, state(2))
+        assert not writer.wait() and not writer.check()
+    assert len(lines) == 1 and "step 2" in lines[0] and "No space left" in lines[0] and "000000001" in lines[0]
+    assert steps(checkpoints) == [1]
+    writer.save(2, state(2))
+    assert writer.wait() and steps(checkpoints) == [1, 2]
+
+
+def test_another_error_of_the_thread_is_raised(checkpoints, monkeypatch):
+    writer = CheckpointWriter(checkpoints, report=print)
+    monkeypatch.setattr(Checkpoints, "write", lambda *_, **__: 1 / 0)
+    writer.save(1, state(1))
+    with pytest.raises(ZeroDivisionError):
+        writer.wait()
+
+
+def test_a_worker_that_does_not_write_leaves_nothing(checkpoints):
+    writer = CheckpointWriter(checkpoints, report=print, writes=False)
+    writer.save(1, state(1))
+    assert writer.wait() and checkpoints.all() == []
 
 
 SAVE = """
@@ -181,7 +270,7 @@ def killing(call):
     return counted
 for name in ("fsync", "rename", "replace", "unlink", "rmdir"):
     setattr(os, name, killing(getattr(os, name)))
-checkpoints.mark_best(checkpoints.save(2, {"stack": [keras.Variable(np.full(1000, 2.0))]}), 0.5)
+checkpoints.save(2, {"stack": [keras.Variable(np.full(1000, 2.0))]})
 print("calls", calls)
 """
 
@@ -199,8 +288,6 @@ def test_a_killed_process_leaves_complete_checkpoints(tmp_path, moment):
         restored = {"stack": [keras.Variable(np.zeros(1000))]}
         checkpoint.restore(restored)
         np.testing.assert_array_equal(restored["stack"][0], checkpoint.step)
-    if checkpoints.best() is not None:
-        assert checkpoints.best().step == 2
 
 
 def test_at_least_one_is_kept(tmp_path):

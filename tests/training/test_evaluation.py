@@ -1,4 +1,5 @@
 import dataclasses
+import json
 
 import numpy as np
 import pytest
@@ -8,7 +9,6 @@ from divco_tf.data.pipeline import evaluation_dataset
 from divco_tf.data.sources import open_source
 from divco_tf.errors import InputError
 from divco_tf.training import losses, metrics
-from divco_tf.training.checkpoint import Checkpoints
 from divco_tf.training.evaluation import Predictor, evaluate, figures
 from divco_tf.training.experiment import load
 from divco_tf.training.runtime import make_strategy
@@ -25,8 +25,9 @@ def model_dir(tmp_path_factory):
     folder = tmp_path_factory.mktemp("run")
     described = runs.experiment(held_out=0.2, ensembling=ENSEMBLING)
     runs.run(folder, described)
-    checkpoints = Checkpoints(folder / "checkpoints")
-    checkpoints.mark_best(checkpoints.all()[0], 1.0)
+    records = json.loads((folder / "metrics.json").read_text())
+    records[0]["accuracy"] = 1.0
+    (folder / "metrics.json").write_text(json.dumps(records))
     return folder
 
 

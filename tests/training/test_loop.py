@@ -13,7 +13,8 @@ from divco_tf.errors import InputError, RunError
 from divco_tf.models.branch_stack import BranchStack
 from divco_tf.tools import _configs
 from divco_tf.training.experiment import load
-from divco_tf.training.loop import Options, train
+from divco_tf.training.loop import train
+from divco_tf.training.options import Options
 from divco_tf.training.schedules import CoTraining, LearningRate
 from tests import tiny
 from tests.data.images import image_folder
@@ -97,7 +98,7 @@ def test_a_run_goes_on_elsewhere_and_otherwise(tmp_path):
         data_dir="elsewhere",
         report=lines.append,
     )
-    assert lines[0].startswith("going on from step 2 of 8 (")
+    assert lines[0].startswith("going on from step 4 of 8 (")
     assert [record["step"] for record in runs.records(tmp_path)] == [4, 8, 8]
 
 
@@ -146,7 +147,7 @@ def test_tensorboard_has_every_metric_and_schedule(finished):
     values = scalars(model_dir, "train")
     assert set(values) == {
         *("loss", "cross_entropy", "cotraining", "accuracy", "branch0_accuracy", "branch1_accuracy"),
-        *("learning_rate", "cotraining_weight", "data_wait"),
+        *("learning_rate", "cotraining_weight", "data_wait", "skipped_steps"),
     }
     assert all(sorted(by_step) == [2, 4, 6, 8, 10] for by_step in values.values())
     for step in (2, 10):

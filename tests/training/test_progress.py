@@ -41,20 +41,19 @@ def test_shares_of_waiting_leave_the_first_batch_out(monkeypatch):
 def test_a_line_comes_when_it_is_time_and_at_the_end(monkeypatch):
     clock, times, lines = Clock(monkeypatch), StepTimes(), []
 
-    class Model:
-        class means:
-            @staticmethod
-            def result():
-                return {"loss": 1.5, "cotraining": 0.25, "accuracy": 0.5}
-
-    line = Progress(0, 4, 2, 5.0, lines.append)
+    means = {"loss": 1.5, "cotraining": 0.25, "accuracy": 0.5}
+    line = Progress(0, 4, steps_per_epoch=2, batch_size=10, seconds=5.0, report=lines.append)
     for step, _ in enumerate(times.batches(clock.batches([0.0, 1.0, 1.0, 1.0])), start=1):
         clock.now += 3.0
         times.done()
-        line.show(step, Model(), times)
-    assert [text.split("  ")[0] for text in lines] == ["step 2/4", "step 4/4"]
-    assert "loss 1.5000  cotraining 0.2500  accuracy 0.5000" in lines[0] and "data wait 25.0%" in lines[1]
-    assert "0.29 steps/s" in lines[0] and "0:07 left" in lines[0]
+        if line.is_due(step):
+            line.show(step, means, times)
+    assert lines[0] == "first step: 3.0 s, tracing and compiling included"
+    assert [text.split("  ")[0] for text in lines[1:]] == ["step 2/4", "step 4/4"]
+    assert "loss 1.5000  cotraining 0.2500  accuracy 0.5000" in lines[1] and "data wait 25.0%" in lines[2]
+    assert "0.29 steps/s  3 images/s" in lines[1] and "0:07 left" in lines[1] and "memory " in lines[1]
+    end = line.told_at_the_end(4, times)
+    assert end.startswith("trained 4 steps to step 4 in 0:15") and "0 steps skipped" in end
 
 
 def test_waiting_is_measured_by_the_clock():

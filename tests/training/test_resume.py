@@ -12,6 +12,7 @@ import time
 import pytest
 
 from divco_tf.errors import InputError
+from divco_tf.training.experiment import load
 from divco_tf.training.schedules import LearningRate
 from tests.tiny import one_line
 from tests.training import runs
@@ -90,8 +91,8 @@ def test_a_run_killed_in_a_report_or_between_steps_ends_as_an_undisturbed_one(un
         runs.run(tmp_path, SHORT, report=die_at_an_evaluation, **OFTEN)
     for step in (2, 3):
         with monkeypatch.context() as patch:
-            show = "divco_tf.training.loop.Progress.show"
-            patch.setattr(show, lambda self, at, model, times, last=step: die() if at == last else None)
+            due = "divco_tf.training.loop.Progress.is_due"
+            patch.setattr(due, lambda self, at, last=step: die() if at == last else False)
             with pytest.raises(Killed):
                 runs.run(tmp_path, SHORT, **OFTEN)
         runs.assert_nothing_is_half_written(tmp_path)
@@ -107,22 +108,23 @@ def test_every_evaluation_has_one_record_and_the_best_is_the_best_of_them(tmp_pa
     assert [record["epoch"] for record in held_out] == [1, 2, 3, 4]
     assert [record["epoch"] for record in runs.records(tmp_path) if record["split"] == "test"] == [4]
     best = max(held_out, key=lambda record: record["accuracy"])
-    assert runs.best(tmp_path) == {"step": best["step"], "accuracy": best["accuracy"]}
+    assert runs.best(tmp_path)["step"] == best["step"]
     kept = {int(path.name) for path in (tmp_path / "checkpoints").glob("[0-9]*")}
     assert kept == {best["step"], held_out[-1]["step"]}
 
 
-@pytest.mark.parametrize("part", ["state.data-00000-of-00001", "state.index"])
-def test_a_damaged_checkpoint_is_named_and_the_one_before_it_goes_on(tmp_path, part):
+def test_a_damaged_checkpoint_is_named_and_the_one_before_it_goes_on(tmp_path):
     runs.run(tmp_path / "whole")
     shutil.copytree(tmp_path / "whole", tmp_path / "damaged")
     last = tmp_path / "damaged" / "checkpoints" / "000000010"
-    os.truncate(last / part, (last / part).stat().st_size // 2)
+    part = last / "state.data-00000-of-00001"
+    os.truncate(part, part.stat().st_size // 2)
     with pytest.raises(InputError) as caught:
-        runs.run(tmp_path / "damaged")
+        load(tmp_path / "damaged")
     assert one_line(caught.value, says=str(last))
-    shutil.rmtree(last)
-    runs.run(tmp_path / "damaged")
+    lines = []
+    runs.run(tmp_path / "damaged", report=lines.append)
+    assert str(last) in lines[0] and "damaged" in lines[0] and lines[1].startswith("going on from step 8 of 10 (")
     runs.assert_same_run(tmp_path / "damaged", tmp_path / "whole")
 
 

@@ -4,14 +4,17 @@ import signal
 import subprocess
 import sys
 
+import numpy as np
 import pytest
 import tensorflow as tf
 
-from divco_tf.errors import InputError
+from divco_tf.errors import InputError, Preempted
 from divco_tf.training.runtime import (
     JIT,
     STRATEGIES,
     Interrupts,
+    Job,
+    _in_shares,
     distributed,
     make_strategy,
     prefetched,
@@ -128,6 +131,45 @@ def test_an_interrupt_is_raised_where_it_is_safe_and_a_second_one_at_once():
         assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
     finally:
         signal.signal(signal.SIGINT, before)
+
+
+def test_a_termination_is_raised_where_it_is_safe():
+    before = signal.signal(signal.SIGTERM, signal.SIG_DFL)
+    try:
+        with Interrupts() as interrupts:
+            assert not interrupts.terminated
+            interrupts.check()
+            signal.raise_signal(signal.SIGTERM)
+            assert interrupts.terminated
+            with pytest.raises(Preempted):
+                interrupts.check()
+            assert signal.getsignal(signal.SIGTERM) is signal.SIG_DFL  # a second one acts at once
+    finally:
+        signal.signal(signal.SIGTERM, before)
+
+
+def test_strategies_that_do_not_fit_this_computer_are_refused_in_one_line(monkeypatch):
+    monkeypatch.delenv("TF_CONFIG", raising=False)
+    for name, says in (("multi_worker_mirrored", "tools/launch_local.sh"), ("tpu", "There is no TPU here")):
+        with pytest.raises(InputError) as error:
+            make_strategy(name)
+        assert tiny.one_line(error.value, says=says)
+
+
+def test_alone_a_process_is_the_first_of_one():
+    for name in ("one_device", "mirrored"):
+        job = Job(make_strategy(name))
+        assert job.chief and job.part == (0, 1)
+        job.check_same("step", 3, at="here")
+        with pytest.raises(tf.errors.UnavailableError), job.watched(lambda: "told"):
+            raise tf.errors.UnavailableError(None, None, "as it was")
+
+
+def test_a_global_batch_part_is_split_into_replicas_shares():
+    dataset = tf.data.Dataset.from_tensors((np.arange(8.0).reshape(4, 2), np.arange(4)))
+    views, labels = zip(*_in_shares(dataset, 2), strict=True)
+    np.testing.assert_array_equal(np.concatenate(labels), np.arange(4))
+    assert [tuple(view.shape) for view in views] == [(2, 2), (2, 2)]
 
 
 def test_a_program_that_handles_interrupts_itself_keeps_its_handler():
