@@ -150,6 +150,7 @@ class _Run:
             "stack": self.model.stack.variables,
             "optimizer": self.model.optimizer.variables,
             "run": [self.model.step, self.model.bad_steps, *self.model.means.variables],
+            **({"ema": self.model.ema} if self.model.ema else {}),
         }
         self.step = self._resume()
         self._mark_best()  # a killed run may have saved its best without saying so
@@ -366,7 +367,10 @@ def make_model(
         micro_batches=options.micro_batches,
         jit=options.jit,
         seed=experiment.seed,
+        ema_decay=experiment.ema_decay,
     )
-    schedule = experiment.learning_rate.resolve(epochs=experiment.epochs, steps_per_epoch=steps_per_epoch)
+    schedule = experiment.learning_rate.resolve(
+        epochs=experiment.epochs, steps_per_epoch=steps_per_epoch, batch_size=experiment.batch_size
+    )
     model.compile(experiment.optimizer.build(schedule, split_factor=experiment.split_factor))
     return model

@@ -40,6 +40,7 @@ CHANGES = {
     "ensembling": "max_logits",
     "optimizer": OptimizerConfig(weight_decay=1e-4),
     "learning_rate": LearningRate(learning_rate=0.1),
+    "ema_decay": 0.9,
     "epochs": 1,
     "batch_size": 128,
     "seed": 1,
