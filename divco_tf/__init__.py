@@ -25,6 +25,7 @@ _PUBLIC = {
     "SGD": "divco_tf.training.optimizers",
     "ViewPipeline": "divco_tf.data.pipeline",
     "ViewPolicy": "divco_tf.data.policies",
+    "WarmStart": "divco_tf.training.warm_start",
     "build": "divco_tf.models.branch_stack",
     "divide": "divco_tf.models.divide",
     "divide_weight_decay": "divco_tf.models.divide",
@@ -97,3 +98,4 @@ if TYPE_CHECKING:  # what a type checker and an editor see
     from divco_tf.training.optimizers import RMSpropTF as RMSpropTF
     from divco_tf.training.schedules import CoTraining as CoTraining
     from divco_tf.training.schedules import LearningRate as LearningRate
+    from divco_tf.training.warm_start import WarmStart as WarmStart

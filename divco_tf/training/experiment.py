@@ -22,6 +22,7 @@ from divco_tf.training.checkpoint import Checkpoint, Checkpoints
 from divco_tf.training.cotraining import check_ema_decay
 from divco_tf.training.optimizers import OptimizerConfig
 from divco_tf.training.schedules import CoTraining, LearningRate
+from divco_tf.training.warm_start import WarmStart
 
 WEIGHTS = ("last", "best", "ema")
 RECORD, METRICS = "experiment.json", "metrics.json"
@@ -53,6 +54,7 @@ class Experiment:
       optimizer, learning_rate: how weights are updated.
       ema_decay: of a moving average of weights and statistics, which `load(..., weights="ema")` gives; None keeps none.
       epochs, batch_size: of the run; the batch is the global one.
+      warm_start: another run's weights to begin with.
       seed: of initial values, order, views, mixup and dropout.
       precision: "float32", "mixed_bfloat16" or "mixed_float16".
     """
@@ -80,6 +82,7 @@ class Experiment:
     ema_decay: float | None = None
     epochs: int = 1
     batch_size: int = 128
+    warm_start: WarmStart | None = None
     seed: int = 0
     precision: str = "float32"
 

@@ -24,6 +24,7 @@ from divco_tf.training.evaluation import Evaluation, Predictor, score
 from divco_tf.training.experiment import METRICS, Experiment, claim_model_dir
 from divco_tf.training.progress import Progress, StepTimes
 from divco_tf.training.runtime import Interrupts, distributed, make_strategy
+from divco_tf.training.warm_start import warm_start
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -142,6 +143,9 @@ class _Run:
             self.model = make_model(
                 experiment, num_classes=source.num_classes, steps_per_epoch=self.steps_per_epoch, options=options
             )
+        if experiment.warm_start and Checkpoints(model_dir / "checkpoints").last() is None:  # refused before the claim
+            report(warm_start(self.model.stack, experiment.warm_start))
+            self.model.reset_ema()
         self.run = claim_model_dir(model_dir, experiment, source, extend=extend)
         files.remove_unfinished(model_dir)
         self.checkpoints = Checkpoints(model_dir / "checkpoints", keep=options.keep_checkpoints)
