@@ -12,7 +12,9 @@ from divco_tf.training.cotraining import CoTrainingModel
 from divco_tf.training.evaluation import evaluate
 from divco_tf.training.experiment import load, open_run
 from divco_tf.training.loop import make_model
+from divco_tf.training.optimizers import OptimizerConfig
 from divco_tf.training.runtime import make_strategy
+from divco_tf.training.schedules import LearningRate
 from divco_tf.training.update_rules import SGD
 from tests import tiny
 from tests.tiny import batch, lively, tiny_stack
@@ -151,8 +153,13 @@ def test_a_run_keeps_it_and_gives_it(tmp_path):
     assert tiny.one_line(error.value, says="kept no moving average of its weights")
 
 
-def test_a_stopped_run_goes_on_with_it(tmp_path):
-    described = runs.experiment(ema_decay=0.9)
+@pytest.mark.parametrize("name", ["rmsprop_tf", "adamw"])
+def test_a_stopped_run_goes_on_with_it_and_with_what_the_optimizer_keeps(tmp_path, name):
+    described = runs.experiment(
+        ema_decay=0.9,
+        optimizer=OptimizerConfig(name, weight_decay=1e-3, exclude_from_decay=("^fc",)),
+        learning_rate=LearningRate(learning_rate=1e-3, base_batch_size=128),
+    )
     runs.run(tmp_path / "whole", described)
     shutil.copytree(tmp_path / "whole", tmp_path / "stopped")
     *_, before, last = open_run(tmp_path / "stopped").checkpoints.all()
@@ -160,8 +167,9 @@ def test_a_stopped_run_goes_on_with_it(tmp_path):
     lines = []
     runs.run(tmp_path / "stopped", described, report=lines.append)
     assert any(line.startswith(f"going on from step {before.step} of {last.step}") for line in lines)
-    averages = [tiny.values(load(tmp_path / name, weights="ema").variables) for name in ("whole", "stopped")]
-    assert tiny.largest_difference(*averages) == 0
+    for weights in ("last", "ema"):
+        both = [runs.final_weights(tmp_path / name, weights) for name in ("whole", "stopped")]
+        assert tiny.largest_difference(*both) == 0
 
 
 @pytest.mark.parametrize("decay", [0, 1, 1.5, -0.1, "0.9", True])
