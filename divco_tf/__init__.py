@@ -8,6 +8,7 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 _PUBLIC = {
+    "AdamW": "divco_tf.training.optimizers",
     "BranchStack": "divco_tf.models.branch_stack",
     "CoTraining": "divco_tf.training.schedules",
     "CoTrainingModel": "divco_tf.training.cotraining",
@@ -18,10 +19,13 @@ _PUBLIC = {
     "OptimizerConfig": "divco_tf.training.optimizers",
     "Options": "divco_tf.training.options",
     "Preprocessing": "divco_tf.data.preprocessing",
+    "RMSprop": "divco_tf.training.optimizers",
+    "RMSpropTF": "divco_tf.training.optimizers",
     "RunError": "divco_tf.errors",
     "SGD": "divco_tf.training.optimizers",
     "ViewPipeline": "divco_tf.data.pipeline",
     "ViewPolicy": "divco_tf.data.policies",
+    "WarmStart": "divco_tf.training.warm_start",
     "build": "divco_tf.models.branch_stack",
     "divide": "divco_tf.models.divide",
     "divide_weight_decay": "divco_tf.models.divide",
@@ -87,7 +91,11 @@ if TYPE_CHECKING:  # what a type checker and an editor see
     from divco_tf.training.imported import import_checkpoint as import_checkpoint
     from divco_tf.training.loop import train as train
     from divco_tf.training.optimizers import SGD as SGD
+    from divco_tf.training.optimizers import AdamW as AdamW
     from divco_tf.training.optimizers import OptimizerConfig as OptimizerConfig
+    from divco_tf.training.optimizers import RMSprop as RMSprop
+    from divco_tf.training.optimizers import RMSpropTF as RMSpropTF
     from divco_tf.training.options import Options as Options
     from divco_tf.training.schedules import CoTraining as CoTraining
     from divco_tf.training.schedules import LearningRate as LearningRate
+    from divco_tf.training.warm_start import WarmStart as WarmStart

@@ -35,6 +35,11 @@ class CoTrainingModel(keras.Model):
         whole batch's. Each part starts from the step's batch-norm statistics; the new ones are the parts' mean.
       jit: "auto" (on for GPU and TPU), "on" or "off": compile each branch by XLA.
       seed: of dropout and its like.
+      ema_decay: keeps a moving average of weights and statistics, `ema`: after step t it moves towards them by
+        1 - min(ema_decay, (1 + t) / (10 + t)), so that the first steps do not stay in it. None keeps none.
+
+    Attributes:
+      ema: the averages, variables in the order of `stack.variables`; empty without `ema_decay`.
     """
 
     def __init__(
@@ -48,10 +53,12 @@ class CoTrainingModel(keras.Model):
         micro_batches: int = 1,
         jit: str = "auto",
         seed: int = 0,
+        ema_decay: float | None = None,
         name: str | None = None,
     ) -> None:
         cotraining = CoTraining() if cotraining is None else cotraining
         _check_arguments(stack, cotraining, steps_per_epoch, ensembling, label_smoothing, micro_batches)
+        check_ema_decay(ema_decay)
         super().__init__(name=name or f"cotraining_{stack.name}")
         self.stack = stack
         self.cotraining = cotraining
@@ -60,6 +67,7 @@ class CoTrainingModel(keras.Model):
         self.micro_batches = micro_batches
         self.jit = jit
         self.seed = seed
+        self.ema_decay = ema_decay
         self._steps_per_epoch = steps_per_epoch
         self._jit = resolve_jit(jit)
         self.means = Means(
@@ -70,6 +78,8 @@ class CoTrainingModel(keras.Model):
         )
         self.step = self._counter("step")
         self.bad_steps = self._counter("bad_steps")
+        self.ema = [] if ema_decay is None else [self._average_of(variable) for variable in stack.variables]
+        self.reset_ema()
         self.built = True
 
     def compile(self, optimizer: Any = "rmsprop", **options: Any) -> None:
@@ -132,6 +142,11 @@ class CoTrainingModel(keras.Model):
         """The co-training loss's weight at the present step, float32."""
         return self.cotraining.weight_at(self.step.value, steps_per_epoch=self._steps_per_epoch or 1)
 
+    def reset_ema(self) -> None:
+        """Starts the moving average from the stack's present values; to be called when others have been put there."""
+        for average, variable in zip(self.ema, self.stack.variables if self.ema else [], strict=True):
+            average.assign(variable.value)
+
     def get_config(self) -> dict:
         """The constructor's arguments."""
         return {
@@ -143,6 +158,7 @@ class CoTrainingModel(keras.Model):
             "micro_batches": self.micro_batches,
             "jit": self.jit,
             "seed": self.seed,
+            "ema_decay": self.ema_decay,
             "name": self.name,
         }
 
@@ -165,6 +181,17 @@ class CoTrainingModel(keras.Model):
     def _counter(self, name: str) -> keras.Variable:
         return self.add_weight(
             name=name, shape=(), dtype="int64", initializer="zeros", trainable=False, aggregation="only_first_replica"
+        )
+
+    def _average_of(self, variable: keras.Variable) -> keras.Variable:
+        return self.add_weight(
+            name=f"ema.{variable.name}",
+            shape=variable.shape,
+            dtype=variable.dtype,
+            initializer="zeros",
+            trainable=False,
+            aggregation="only_first_replica",  # each replica averages the same values by itself
+            autocast=False,
         )
 
     def _logits(self, images: tf.Tensor) -> tf.Tensor:
@@ -250,9 +277,30 @@ class CoTrainingModel(keras.Model):
         def merged(strategy: tf.distribute.Strategy, gradients: list, statistics: list, finite: Any) -> None:
             run = strategy.extended.call_for_each_replica
             everywhere = strategy.reduce("MEAN", finite, axis=None) == 1.0
-            tf.cond(everywhere, lambda: run(update, args=(gradients, statistics)), lambda: run(skip))
+
+            def apply() -> None:
+                run(update, args=(gradients, statistics))
+                self._update_ema(strategy)
+
+            tf.cond(everywhere, apply, lambda: run(skip))
 
         tf.distribute.get_replica_context().merge_call(merged, args=(gradients, statistics, finite))
+
+    def _update_ema(self, strategy: tf.distribute.Strategy) -> None:
+        """Moves the averages, on each device by itself; in the cross-replica context."""
+        if not self.ema:
+            return
+        step = tf.cast(self.step.value, tf.float64)
+        rest = 1 - tf.minimum(tf.constant(self.ema_decay, tf.float64), (1 + step) / (10 + step))
+
+        def move(average: tf.Variable, value: tf.Variable) -> None:
+            if value.dtype.is_floating:
+                average.assign_add(tf.cast(rest, value.dtype) * (value - average))
+            else:  # the state of Keras's own random layers
+                average.assign(value)
+
+        for average, variable in zip(self.ema, self.stack.variables, strict=True):
+            strategy.extended.update(average.value, move, args=(variable.value,), group=False)
 
     def _log(
         self, values: dict[str, tf.Tensor], logits: tf.Tensor, labels: tf.Tensor, targets: tf.Tensor, sample_weight: Any
@@ -336,6 +384,16 @@ def _place_in_global_batch(size: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
     sizes = tf.cast(context.all_reduce(tf.distribute.ReduceOp.SUM, mine), tf.int32)
     before = tf.range(context.num_replicas_in_sync) < context.replica_id_in_sync_group
     return tf.reduce_sum(tf.where(before, sizes, 0)), tf.reduce_sum(sizes)
+
+
+def check_ema_decay(decay: float | None) -> None:
+    """Refuses what no moving average decays by.
+
+    Raises:
+      InputError: neither None nor a number above 0 and below 1.
+    """
+    if decay is not None and (isinstance(decay, bool) or not isinstance(decay, int | float) or not 0 < decay < 1):
+        raise InputError(f"ema_decay is not above 0 and below 1. Received: {decay!r}; 0.999 is usual, None is off.")
 
 
 def _check_arguments(

@@ -19,9 +19,11 @@ from divco_tf.errors import InputError
 from divco_tf.models.branch_stack import BranchStack, build
 from divco_tf.models.spec import check_division
 from divco_tf.training.checkpoint import Checkpoint, Checkpoints
+from divco_tf.training.cotraining import check_ema_decay
 from divco_tf.training.optimizers import OptimizerConfig
 from divco_tf.training.records import Records
 from divco_tf.training.schedules import CoTraining, LearningRate
+from divco_tf.training.warm_start import WarmStart
 
 WEIGHTS = ("last", "best", "ema")
 RECORD = "experiment.json"
@@ -51,8 +53,10 @@ class Experiment:
       cotraining: the co-training loss and its weight.
       ensembling: how branches are combined.
       optimizer, learning_rate: how weights are updated.
+      ema_decay: of a moving average of weights and statistics, which `load(..., weights="ema")` gives; None keeps none.
       epochs, batch_size: of the run; the batch is the global one.
       early_stopping: after how many evaluations of the held-out images without a better one the run ends; None: never.
+      warm_start: another run's weights to begin with.
       seed: of initial values, order, views, mixup and dropout.
       precision: "float32", "mixed_bfloat16" or "mixed_float16".
     """
@@ -77,9 +81,11 @@ class Experiment:
     ensembling: str = "mean_logits"
     optimizer: OptimizerConfig = OptimizerConfig()
     learning_rate: LearningRate = LearningRate()
+    ema_decay: float | None = None
     epochs: int = 1
     batch_size: int = 128
     early_stopping: int | None = None
+    warm_start: WarmStart | None = None
     seed: int = 0
     precision: str = "float32"
 
@@ -94,6 +100,7 @@ class Experiment:
                 f"Views are one policy for all branches, or one for each. Received: {len(self.views)} policies for "
                 f"split_factor={self.split_factor}; {self.split_factor} or a single one would work."
             )
+        check_ema_decay(self.ema_decay)
         for name in ("epochs", "batch_size", *["early_stopping"] * (self.early_stopping is not None)):
             value = getattr(self, name)
             if isinstance(value, bool) or not isinstance(value, int) or value < 1:
@@ -213,20 +220,21 @@ class Run:
             raise InputError(f"The data's classes are not the run's. Received: {theirs}; the run knows {ours}.")
 
     def checkpoint(self, weights: str = "last") -> Checkpoint:
-        """The checkpoint with the weights "last" or "best".
+        """The checkpoint with the weights "last", "best" or "ema" (the last one's moving average).
 
         Raises:
           InputError: another word, or there is none.
         """
         if weights not in WEIGHTS:
             raise InputError(f"Unknown weights. Received: {weights!r}; pass one of {', '.join(WEIGHTS)}.")
-        found = {"last": self.checkpoints.last(), "best": self.best_checkpoint, "ema": None}[weights]
+        absent = weights == "ema" and self.experiment.ema_decay is None
+        found = self.best_checkpoint if weights == "best" else None if absent else self.checkpoints.last()
         if found is None:
-            why = {
-                "last": "no checkpoint has been written yet",
-                "best": "the run held no images out to choose by (held_out=0)",
-                "ema": "the run kept no moving average of its weights",
-            }[weights]
+            why = "no checkpoint has been written yet"
+            if weights == "best":
+                why = "the run held no images out to choose by (held_out=0)"
+            elif absent:
+                why = "the run kept no moving average of its weights (ema_decay=None)"
             raise InputError(f"The run has no {weights} weights: {why}. Received: {self.model_dir}.")
         return found
 
@@ -310,7 +318,7 @@ def load(model_dir: str | pathlib.Path, *, weights: str = "last") -> BranchStack
     run = open_run(model_dir)
     checkpoint = run.checkpoint(weights)
     stack = run.experiment.build(len(run.class_names))
-    checkpoint.restore({"stack": stack.variables}, partial=True)
+    checkpoint.restore({"ema" if weights == "ema" else "stack": stack.variables}, partial=True)
     stack.weights_from = f"{model_dir} {run.described(weights)}"
     return stack
 

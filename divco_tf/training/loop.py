@@ -25,6 +25,7 @@ from divco_tf.training.options import Options
 from divco_tf.training.progress import Progress, StepTimes
 from divco_tf.training.records import Records
 from divco_tf.training.runtime import Interrupts, Job, distributed, make_strategy
+from divco_tf.training.warm_start import warm_start
 from divco_tf.training.watch import Watch
 
 
@@ -103,6 +104,9 @@ class _Run:
             self.model = make_model(
                 experiment, num_classes=source.num_classes, steps_per_epoch=self.steps_per_epoch, options=options
             )
+        if experiment.warm_start and Checkpoints(model_dir / "checkpoints").last() is None:  # refused before the claim
+            report(warm_start(self.model.stack, experiment.warm_start))
+            self.model.reset_ema()
         self.checkpoints = Checkpoints(model_dir / "checkpoints", keep=options.keep_checkpoints)
         if self.job.chief:
             claim_model_dir(model_dir, experiment, source, extend=extend)
@@ -113,6 +117,7 @@ class _Run:
             "stack": self.model.stack.variables,
             "optimizer": self.model.optimizer.variables,
             "run": [self.model.step, self.model.bad_steps, *self.model.means.variables],
+            **({"ema": self.model.ema} if self.model.ema else {}),
         }
         self.writer = CheckpointWriter(self.checkpoints, report=report, writes=self.job.chief)
         self.watch_split = "held_out" if experiment.held_out else "test"
@@ -409,7 +414,10 @@ def make_model(
         micro_batches=options.micro_batches,
         jit=options.jit,
         seed=experiment.seed,
+        ema_decay=experiment.ema_decay,
     )
-    schedule = experiment.learning_rate.resolve(epochs=experiment.epochs, steps_per_epoch=steps_per_epoch)
+    schedule = experiment.learning_rate.resolve(
+        epochs=experiment.epochs, steps_per_epoch=steps_per_epoch, batch_size=experiment.batch_size
+    )
     model.compile(experiment.optimizer.build(schedule, split_factor=experiment.split_factor))
     return model

@@ -41,6 +41,11 @@ class LearningRate:
     """The rate at step 0 of a warm-up."""
     final_learning_rate: float = 0.0
     """The rate never falls below this, in the warm-up neither."""
+    base_batch_size: int | None = None
+    """The rates here are for batches of so many images: a run's are in proportion to its own batch (arXiv 1706.02677,
+    section 2.1), all of them, the warm-up's and the floor too, so the schedule keeps its shape. There a warm-up starts
+    from the rate that is not scaled: `warmup_learning_rate = learning_rate * base_batch_size / batch_size` says so.
+    None: the rates hold whatever the batch."""
     milestones: tuple[int, ...] | None = None
     """"step": the epochs at which the rate is multiplied by `step_factor`, counted from the run's start."""
     step_epochs: int = 30
@@ -75,22 +80,38 @@ class LearningRate:
                     f"{name} is above the learning rate. Received: {getattr(self, name)}; "
                     f"pass at most {self.learning_rate}."
                 )
+        if self.base_batch_size is not None:
+            _check_batch_size("base_batch_size", self.base_batch_size)
         if self.milestones is not None:
             object.__setattr__(self, "milestones", tuple(self.milestones))  # gin and JSON give lists
             for milestone in self.milestones:
                 _check_number("a milestone", milestone, least=0)
 
-    def resolve(self, *, epochs: float, steps_per_epoch: int) -> "EpochSchedule":
+    def resolve(self, *, epochs: float, steps_per_epoch: int, batch_size: int | None = None) -> "EpochSchedule":
         """The schedule of one run, for any Keras optimizer.
 
         Args:
           epochs: length of the run.
           steps_per_epoch: steps (updates of the weights) an epoch.
+          batch_size: images a step, the global number; needed where the rates are for a `base_batch_size`.
 
         Raises:
-          InputError: a run without steps, or one that ends within its warm-up.
+          InputError: a run without steps, or one that ends within its warm-up; a batch size that is missing.
         """
-        return EpochSchedule(self, epochs=epochs, steps_per_epoch=steps_per_epoch)
+        return EpochSchedule(self.scaled(batch_size), epochs=epochs, steps_per_epoch=steps_per_epoch)
+
+    def scaled(self, batch_size: int | None) -> "LearningRate":
+        """The same with the rates of a run whose batch has `batch_size` images.
+
+        Raises:
+          InputError: `base_batch_size` needs one, and there is none.
+        """
+        if self.base_batch_size is None:
+            return self
+        _check_batch_size("The batch size by which the learning rate is scaled", batch_size)
+        factor = batch_size / self.base_batch_size
+        names = ("learning_rate", "warmup_learning_rate", "final_learning_rate")
+        return dataclasses.replace(self, base_batch_size=None, **{name: factor * getattr(self, name) for name in names})
 
 
 class _Time(NamedTuple):
@@ -172,7 +193,8 @@ class EpochSchedule(keras.optimizers.schedules.LearningRateSchedule):
                 f"The warm-up is not shorter than the run. Received: {learning_rate.warmup_epochs} epochs of "
                 f"warm-up, {epochs} in all; shorten the one or lengthen the other."
             )
-        self.config, self.epochs, self.steps_per_epoch = learning_rate, epochs, steps_per_epoch
+        # Rates for another batch than the run's would not be its own: `resolve` has scaled them.
+        self.config, self.epochs, self.steps_per_epoch = learning_rate.scaled(None), epochs, steps_per_epoch
 
     def __call__(self, step: tf.Tensor | int) -> tf.Tensor:
         """The learning rate of the update that comes after `step` updates, float32."""
@@ -255,6 +277,11 @@ def _check_steps_per_epoch(steps: int) -> None:
             f"An epoch has no positive whole number of steps. Received: {steps!r}; "
             "pass floor(images / batch size), at least 1."
         )
+
+
+def _check_batch_size(name: str, size: int | None) -> None:
+    if isinstance(size, bool) or not isinstance(size, int) or size < 1:
+        raise InputError(f"{name} is no positive whole number. Received: {size!r}; pass 1 or more, 256 is usual.")
 
 
 def _check_number(name: str, value: float, *, least: float = -math.inf, above: float = -math.inf) -> None:

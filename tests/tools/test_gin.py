@@ -10,6 +10,7 @@ from divco_tf.models.divide import divide_weight_decay
 from divco_tf.models.summary import summarize
 from divco_tf.tools import _configs
 from divco_tf.training.options import Options
+from divco_tf.training.update_rules import RMSpropTF
 from tests.reference import load_json
 from tests.tools.published import ROWS, arch, record_of
 
@@ -150,6 +151,17 @@ def test_the_recipe_is_that_of_the_authors_script(name, experiment):
         assert (experiment.epochs, experiment.batch_size) == (theirs["epochs"], theirs["batch_size"])
 
 
+def test_the_authors_other_optimizer_is_one_binding_away():
+    """Their RMSpropTF for EfficientNet: alpha 0.9, epsilon 0.001 inside the root, momentum 0.9, L2."""
+    bindings = ['optimizers.OptimizerConfig.name="rmsprop_tf"']
+    _configs.parse_config("imagenet/efficientnet_b7_split1_crop320", bindings)
+    built = _configs.experiment().optimizer.build(0.256)
+    assert type(built) is RMSpropTF and (built.alpha, built.epsilon, built.momentum) == (0.9, 0.001, 0.9)
+    assert built.decay == 1e-5 and "gamma" not in built.exclude_from_decay
+    told = load_json("hyperparameters.json")["optimizers"]["RMSpropTF"]
+    assert told.startswith("alpha 0.9, eps 0.001 inside the square root, momentum 0.9")
+
+
 @pytest.mark.parametrize("name", RECIPES)
 def test_the_view_policy_is_the_authors(name, experiment):
     theirs, policy = authors_recipe(experiment), get_policy(experiment.views)
@@ -176,4 +188,4 @@ def test_weight_decay_is_the_references(name, experiment):
         divided = divide_weight_decay(experiment.optimizer.weight_decay, experiment.split_factor)
         assert divided == pytest.approx(expected, rel=1e-12)
     built = experiment.optimizer.build(0.1, split_factor=experiment.split_factor)
-    assert built.coupled_weight_decay == pytest.approx(expected, rel=1e-12)
+    assert built.decay == pytest.approx(expected, rel=1e-12)

@@ -15,6 +15,7 @@ from divco_tf.training.experiment import Experiment, claim_model_dir, load, open
 from divco_tf.training.optimizers import OptimizerConfig
 from divco_tf.training.records import Records
 from divco_tf.training.schedules import CoTraining, LearningRate
+from divco_tf.training.warm_start import WarmStart
 from tests.tiny import one_line
 from tests.training import runs
 
@@ -41,9 +42,11 @@ CHANGES = {
     "ensembling": "max_logits",
     "optimizer": OptimizerConfig(weight_decay=1e-4),
     "learning_rate": LearningRate(learning_rate=0.1),
+    "ema_decay": 0.9,
     "epochs": 1,
     "batch_size": 128,
     "early_stopping": 3,
+    "warm_start": WarmStart("runs/other", branches=(0,)),
     "seed": 1,
     "precision": "mixed_bfloat16",
 }
@@ -128,8 +131,27 @@ EXPERIMENTS = st.builds(
     | st.sampled_from(["none", "crop_flip"])
     | st.builds(ViewPolicy, pad=st.integers(0, 4), flip=st.booleans(), erasing=st.none() | ERASINGS),
     cotraining=st.builds(CoTraining, loss=st.sampled_from(["js", "kl"]), weight=st.floats(0, 2)),
-    optimizer=st.builds(OptimizerConfig, weight_decay=st.floats(0, 1e-2), divide_weight_decay=st.booleans()),
-    learning_rate=st.builds(LearningRate, milestones=st.none() | st.lists(st.integers(0, 9), max_size=3).map(tuple)),
+    optimizer=st.builds(OptimizerConfig, weight_decay=st.floats(0, 1e-2), divide_weight_decay=st.booleans())
+    | st.builds(
+        OptimizerConfig,
+        name=st.just("adamw"),
+        betas=st.tuples(st.floats(0, 0.9), st.floats(0, 0.9)),
+        epsilon=st.none() | st.floats(1e-9, 1),
+        exclude_from_decay=st.lists(st.sampled_from(["^stem", r"fc\.kernel"])).map(tuple),
+    ),
+    ema_decay=st.none() | st.floats(0.1, 0.9),
+    warm_start=st.none()
+    | st.builds(
+        WarmStart,
+        model_dir=st.sampled_from(["runs/a", "/b"]),
+        weights=st.sampled_from(["last", "best", "ema"]),
+        branches=st.none() | st.lists(st.integers(0, 7), min_size=1, max_size=4).map(tuple),
+    ),
+    learning_rate=st.builds(
+        LearningRate,
+        milestones=st.none() | st.lists(st.integers(0, 9), max_size=3).map(tuple),
+        base_batch_size=st.none() | st.integers(1, 4096),
+    ),
     seed=st.integers(0, 2**63),
 )
 

@@ -1,5 +1,6 @@
 """Schedules against every point of the reference's before the end of training, and at their edges."""
 
+import dataclasses
 import itertools
 import json
 
@@ -11,8 +12,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from divco_tf.errors import InputError
+from divco_tf.training.loop import make_model
 from divco_tf.training.schedules import RULES, CoTraining, EpochSchedule, LearningRate
 from tests.reference import load_json
+from tests.training import runs
 
 FACTS = load_json("schedules.json")
 FIELDS = {
@@ -96,6 +99,36 @@ def test_the_warm_up_is_linear_and_includes_its_last_step():
 @settings(deadline=None, max_examples=40)
 @given(
     rule=st.sampled_from(sorted(RULES)),
+    base=st.integers(1, 2048),
+    batch_size=st.integers(1, 2048),
+    warmup=st.integers(-1, 4),
+    step=st.integers(0, 50),
+)
+def test_the_whole_schedule_is_in_proportion_to_the_batch(rule, base, batch_size, warmup, step):
+    plain = LearningRate(rule, 0.3, warmup, warmup_learning_rate=0.02, final_learning_rate=0.01)
+    scaled = dataclasses.replace(plain, base_batch_size=base)
+    length = {"epochs": 5, "steps_per_epoch": 9}
+    rate = float(scaled.resolve(**length, batch_size=batch_size).at(step))
+    assert rate == pytest.approx(batch_size / base * float(plain.resolve(**length).at(step)), rel=1e-12)
+    assert float(plain.resolve(**length, batch_size=batch_size).at(step)) == float(plain.resolve(**length).at(step))
+
+
+def test_a_runs_rate_is_in_proportion_to_its_batch():
+    described = runs.experiment(learning_rate=LearningRate(learning_rate=0.05, base_batch_size=128), batch_size=256)
+    model = make_model(described, num_classes=10, steps_per_epoch=runs.STEPS_PER_EPOCH)
+    assert float(model.optimizer.learning_rate) == np.float32(0.1)
+
+
+def test_a_scaled_schedule_goes_through_keras_config():
+    schedule = LearningRate(base_batch_size=256).resolve(epochs=2, steps_per_epoch=3, batch_size=1024)
+    restored = keras.optimizers.schedules.deserialize(keras.optimizers.schedules.serialize(schedule))
+    assert [float(restored.at(s)) for s in range(6)] == [float(schedule.at(s)) for s in range(6)]
+    assert float(restored.at(0)) == 0.4
+
+
+@settings(deadline=None, max_examples=40)
+@given(
+    rule=st.sampled_from(sorted(RULES)),
     warmup=st.integers(-1, 4),
     steps_per_epoch=st.integers(1, 9),
     step=st.integers(0, 100),
@@ -150,6 +183,10 @@ def test_the_weight_follows_a_step_tensor_in_a_graph():
         (lambda: LearningRate(warmup_epochs=5).resolve(epochs=5, steps_per_epoch=2), "warm-up"),
         (lambda: LearningRate().resolve(epochs=0, steps_per_epoch=2), "epochs"),
         (lambda: LearningRate().resolve(epochs=1, steps_per_epoch=0), "Received: 0"),
+        (lambda: LearningRate(base_batch_size=0), "Received: 0"),
+        (lambda: LearningRate(base_batch_size=128.0), "Received: 128.0"),
+        (lambda: LearningRate(base_batch_size=256).resolve(epochs=1, steps_per_epoch=2), "Received: None"),
+        (lambda: EpochSchedule(LearningRate(base_batch_size=256), epochs=1, steps_per_epoch=2), "Received: None"),
         (lambda: CoTraining("jsd"), "Received: jsd"),
         (lambda: CoTraining(weight=-1), "weight"),
         (lambda: CoTraining(warmup_epochs=None), "Received: None"),

@@ -1,0 +1,115 @@
+"""Warm start: a run that begins with another run's weights instead of random ones."""
+
+import dataclasses
+import os
+from collections.abc import Sequence
+
+import keras
+
+from divco_tf.errors import InputError
+from divco_tf.models.branch_stack import BranchStack
+
+
+@dataclasses.dataclass(frozen=True)
+class WarmStart:
+    """Whose weights a run begins with.
+
+    Raises:
+      InputError: a folder that is no path, or branches that are no whole numbers from 0.
+    """
+
+    model_dir: str
+    """The other run's; an imported one will do."""
+    weights: str = "last"
+    """"last", "best" or "ema"."""
+    branches: tuple[int, ...] | None = None
+    """Which branches of the other run the S branches here begin as: S numbers, or one for all of them. None: each as
+    the branch of its own number, where both runs have S."""
+
+    def __post_init__(self) -> None:
+        """Refuses what says nothing of a run."""
+        if not self.model_dir or not isinstance(self.model_dir, str | os.PathLike):
+            raise InputError(f"A warm start has no folder. Received: {self.model_dir!r}; pass the model_dir of a run.")
+        object.__setattr__(self, "model_dir", os.fspath(self.model_dir))
+        if self.branches is None:
+            return
+        whole = isinstance(self.branches, list | tuple) and all(
+            isinstance(branch, int) and not isinstance(branch, bool) and branch >= 0 for branch in self.branches
+        )
+        if not whole or not self.branches:
+            raise InputError(
+                f"Branches are no whole numbers from 0. Received: branches={self.branches!r}; pass a list such as (0,)."
+            )
+        object.__setattr__(self, "branches", tuple(self.branches))  # gin and JSON give lists
+
+
+def warm_start(stack: BranchStack, config: WarmStart) -> str:
+    """Writes another run's weights and batch-norm statistics into `stack`, or nothing where they do not fit.
+
+    The last layer keeps its initial values where the numbers of classes differ, and so does the random state of Keras's
+    own layers: copies of one branch shall not drop the same units. Only that and their views set such copies apart.
+
+    Args:
+      stack: of the run that begins.
+      config: whose weights, and of which branches.
+
+    Returns:
+      One line that says what was done.
+
+    Raises:
+      InputError: there is no such run, it has no such weights or branches, or another network; the first variable that
+        differs is named.
+    """
+    from divco_tf.training.experiment import load  # an experiment has a WarmStart
+
+    other = load(config.model_dir, weights=config.weights)
+    branches = _chosen_branches(config, theirs=other.split_factor, ours=stack.split_factor)
+    kept, told = (), ""
+    if other.num_classes != stack.num_classes:
+        layer = stack.trainable_variables[-1].name.rpartition(".")[0]
+        kept = tuple(variable.name for variable in stack.variables if variable.name.rpartition(".")[0] == layer)
+        told = f"; {layer} keeps its initial values ({other.num_classes} classes there, {stack.num_classes} here)"
+    _check_fit(stack, other, kept)
+    theirs = {variable.name: variable for variable in other.variables}
+    for variable in stack.variables:
+        if variable.name not in kept and keras.backend.is_float_dtype(variable.dtype):
+            variable.assign(theirs[variable.name].numpy()[list(branches)])
+    numbers = ", ".join(map(str, branches))
+    return f"warm start from {other.weights_from}: branches {numbers} of {other.split_factor}{told}"
+
+
+def _chosen_branches(config: WarmStart, *, theirs: int, ours: int) -> Sequence[int]:
+    """The branch there for each branch here."""
+    if config.branches is None:
+        if theirs != ours:
+            raise InputError(
+                f"The runs have different split factors. Received: {theirs} branches in {config.model_dir}, "
+                f"{ours} here; choose {ours} of 0 to {theirs - 1} by branches=(...), or one for all."
+            )
+        return range(ours)
+    branches = config.branches * (ours if len(config.branches) == 1 else 1)
+    if len(branches) != ours:
+        raise InputError(
+            f"The number of chosen branches is not the split factor. Received: branches={config.branches}, "
+            f"split_factor={ours}; {ours} or a single one would work."
+        )
+    absent = [branch for branch in branches if branch >= theirs]
+    if absent:
+        raise InputError(f"{config.model_dir} has no such branch. Received: {absent[0]}; there are 0 to {theirs - 1}.")
+    return branches
+
+
+def _check_fit(stack: BranchStack, other: BranchStack, kept: Sequence[str]) -> None:
+    """Refuses a network whose branches have other variables, but for those that are `kept`."""
+    ours, theirs = (
+        {variable.name: tuple(variable.shape[1:]) for variable in each.variables if variable.name not in kept}
+        for each in (stack, other)
+    )
+    for name in (*ours, *theirs):
+        if ours.get(name) != theirs.get(name):
+            there, here = (f"of shape {shapes[name]}" if name in shapes else "absent" for shapes in (theirs, ours))
+            raise InputError(
+                f"The other run's branches are other networks. Received: {name} is {there} in {other.weights_from}, "
+                f"{here} here; a run of the same backbone and split factor would work, or another whose branches have "
+                "the same widths and depth."
+            )
