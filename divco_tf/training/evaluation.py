@@ -105,9 +105,13 @@ class Predictor:
             logits, _ = stack.run(weights, statistics, images, training=False, jit=jit_compile)
             return losses.ensemble_probabilities(logits, ensembling), tf.argmax(logits, axis=-1)
 
-        self._function = tf.function(
-            lambda images: strategy.run(predict, args=(images,)), autograph=False, reduce_retracing=True
-        )
+        def everywhere(images: Any) -> tuple[Any, Any]:
+            results = strategy.run(predict, args=(images,))
+            if isinstance(strategy, tf.distribute.MultiWorkerMirroredStrategy):  # every worker gets all images' results
+                results = tuple(strategy.gather(result, axis=0) for result in results)
+            return results
+
+        self._function = tf.function(everywhere, autograph=False, reduce_retracing=True)
 
     def __call__(self, batches: Iterable[tf.Tensor]) -> Iterable[tuple[np.ndarray, np.ndarray]]:
         """Predicts batch by batch."""

@@ -266,7 +266,8 @@ class _Run:
         def on_replica(batch: Any, stop: tf.Tensor) -> tf.Tensor:
             model.train_step(batch)
             if several:
-                stop = tf.distribute.get_replica_context().all_reduce(tf.distribute.ReduceOp.SUM, stop)
+                # The identity lies on the replica's device, as a sum of several workers asks (TensorFlow 2.21).
+                stop = tf.distribute.get_replica_context().all_reduce(tf.distribute.ReduceOp.SUM, tf.identity(stop))
             return stop
 
         @tf.function(autograph=False)  # nothing to convert, and converting takes seconds

@@ -147,9 +147,8 @@ class Job:
         except tf.errors.OpError as error:
             if self.count == 1:
                 raise
-            why = " ".join(str(error.message).split())[:200]
             raise RunError(
-                f"A worker of the job is gone, or cannot be reached ({type(error).__name__}: {why}). Received: worker "
+                f"A worker of the job is gone, or cannot be reached ({type(error).__name__}). Received: worker "
                 f"{self.index} of {self.count} goes on alone no further; {last_checkpoint_told()}; start all workers "
                 "again with the same command."
             ) from error
