@@ -1,6 +1,8 @@
 """A system under measurement in a process of its own: threads, traces and memory are a process's."""
 
+import ctypes
 import multiprocessing
+import pathlib
 import resource
 import time
 from collections.abc import Callable
@@ -9,6 +11,7 @@ from typing import Any
 from divco_tf.tools import _app
 
 Step = Callable[[], Any]
+_PEAK = "peak"
 
 
 class Worker:
@@ -41,6 +44,11 @@ class Worker:
         self._pipe.send(steps)
         return self._pipe.recv()
 
+    def step_bytes(self) -> int:
+        """The most memory that one step takes beside what the process, or its GPU, held before it."""
+        self._pipe.send(_PEAK)
+        return self._pipe.recv()
+
     def __enter__(self) -> "Worker":
         return self
 
@@ -68,7 +76,34 @@ def _serve(pipe: Any, cpu_threads: int | None) -> None:
     pipe.send({"build": built - start, "first": first - built, "peak_mb": peak})
     while True:
         steps = pipe.recv()
+        if steps == _PEAK:
+            pipe.send(peak_growth(step))
+            continue
         start = time.perf_counter()
         for _ in range(steps):
             step()
         pipe.send(time.perf_counter() - start)
+
+
+def peak_growth(step: Step) -> int:
+    """How many bytes the memory of the first GPU, or of this process, is at most above where it was before `step`."""
+    import tensorflow as tf
+
+    if tf.config.list_physical_devices("GPU"):
+        memory = tf.config.experimental
+        before = memory.get_memory_info("GPU:0")["current"]
+        memory.reset_memory_stats("GPU:0")
+        step()
+        return memory.get_memory_info("GPU:0")["peak"] - before
+    libc = ctypes.CDLL(None)
+    libc.malloc_trim(0)  # what was freed goes back to the system, or the step would take it without growing
+    process = pathlib.Path("/proc/self")
+    (process / "clear_refs").write_text("5")  # the peak is the present size now (proc(5))
+    before = _status_bytes("VmRSS")
+    step()
+    return _status_bytes("VmHWM") - before
+
+
+def _status_bytes(field: str) -> int:
+    lines = pathlib.Path("/proc/self/status").read_text().splitlines()
+    return 1024 * next(int(line.split()[1]) for line in lines if line.startswith(f"{field}:"))
