@@ -5,21 +5,22 @@ template is traced once and called S times, and the optimizer updates tensors of
 """
 
 import dataclasses
-import zlib
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import keras
+import numpy as np
 import tensorflow as tf
 
 from divco_tf.errors import InputError
-from divco_tf.models import draws
+from divco_tf.models import draws, placement
 from divco_tf.models import remat as recomputation
 from divco_tf.models.backbones import BACKBONES, backbone_of
 from divco_tf.models.divide import check_split_factor
 from divco_tf.models.spec import branch_spec
 from divco_tf.models.summary import Sizes, layer_table
-from divco_tf.models.template import build_network, build_template, check_sizes, initializer_of
+from divco_tf.models.template import build_network, build_template, check_sizes, stacked_initializer
+from divco_tf.registry import did_you_mean
 
 
 def build(
@@ -35,6 +36,7 @@ def build(
     budget: str = "parameters",
     precision: str = "float32",
     seed: int = 0,
+    devices: Sequence[str] | None = None,
     **overrides: Any,
 ) -> "BranchStack":
     """The stack of the `split_factor` small networks that a backbone divides into.
@@ -52,6 +54,7 @@ def build(
       budget: what the budget rule compares, "parameters" or "multiply_adds" (for one image of `input_shape`).
       precision: "float32", "mixed_bfloat16" or "mixed_float16"; logits are float32 in all of them.
       seed: of the initial values; every branch has a draw of its own.
+      devices: where the branches and their weights lie, see `BranchStack`.
       **overrides: fields of the large network's spec, set before it is divided.
 
     Raises:
@@ -76,6 +79,7 @@ def build(
         input_shape=input_shape,
         precision=precision,
         seed=seed,
+        devices=devices,
         name=name and f"{name}_x{branches}",
     )
 
@@ -93,6 +97,9 @@ class BranchStack(keras.Model):
       input_shape: (H, W, C).
       precision: see `build`.
       seed: of the initial values.
+      devices: D names such as "GPU:1", D a divisor of S: the branches lie on them in blocks of S/D neighbours, and a
+        variable is D variables [S/D, *shape] (`models.placement`). None: one block, wherever TensorFlow puts it. No
+        part of the configuration: a saved stack loads where there are no such devices.
     """
 
     def __init__(
@@ -104,10 +111,13 @@ class BranchStack(keras.Model):
         input_shape: Sequence[int],
         precision: str = "float32",
         seed: int = 0,
+        devices: Sequence[str] | None = None,
         name: str | None = None,
     ) -> None:
         view_shape = tuple(input_shape)
         check_split_factor(split_factor)
+        if devices is not None:
+            devices = placement.check_devices(split_factor, devices)
         check_sizes(num_classes=num_classes, input_shape=view_shape, precision=precision)
         backbone = backbone_of(spec)
         super().__init__(name=name or f"{backbone.builder.__name__}_x{split_factor}", dtype=precision)
@@ -117,21 +127,13 @@ class BranchStack(keras.Model):
         self.view_shape = view_shape
         self.precision = precision
         self.seed = seed
+        self.devices = devices
         self.network = Network(
             build_template(spec, num_classes=num_classes, input_shape=view_shape, precision=precision)
         )
         for variable in self.network.template.variables:
-            self.add_weight(
-                name=variable.path.replace("/", "."),
-                shape=(split_factor, *variable.shape),
-                dtype=variable.dtype,
-                initializer=_stacked_initializer(variable, split_factor, seed),
-                trainable=variable.trainable,
-                # Replicas would keep apart what they count themselves; the statistics are the mean over them. Whole
-                # numbers are the state of Keras's own random layers, which is the same on each.
-                aggregation="mean" if keras.backend.is_float_dtype(variable.dtype) else "only_first_replica",
-                autocast=False,
-            )
+            for block in range(self._blocks):
+                self._add_block(variable, block)
         self.built = True
 
     def run(
@@ -149,7 +151,7 @@ class BranchStack(keras.Model):
         """The S networks as a pure function: nothing is read from or written to this object's variables.
 
         Args:
-          weights: stacked [S, *shape], one per `trainable_variables`.
+          weights: stacked [S, *shape], one per `trainable_variables`; blocks [S/D, *shape] of a stack on D devices.
           statistics: stacked, one per `non_trainable_variables`.
           views: [B, S, H, W, C], or [B, H, W, C] for every branch.
           branch_draws: S tensors uint64 [B, 2] (`models.draws.draw_keys`) when training; default: none needed.
@@ -162,28 +164,28 @@ class BranchStack(keras.Model):
           logits float32 [B, S, K], new statistics (stacked).
         """
         views = self._check_views(views)
-        split_factor = self.split_factor
         function = self.network.function(training=training, jit=jit, remat=remat and training, in_turn=in_turn)
-        per_view = tf.unstack(views, num=split_factor, axis=1) if views.shape.rank == 5 else [views] * split_factor
-        if branch_draws is None:
-            branch_draws = [tf.zeros([tf.shape(views)[0], *draws.DRAW_SHAPE], tf.uint64)] * split_factor
-        if not views.shape[0]:  # None or 0: a replica's share of a small batch may be empty
-            per_view, branch_draws = [*map(_never_empty, per_view)], [*map(_never_empty, branch_draws)]
-        # unstack's gradient is one stack; slicing would pad each branch's gradient to full size and add S of them.
-        unstacked_weights = [tf.unstack(weight, num=split_factor) for weight in weights]
-        unstacked_statistics = [tf.unstack(statistic, num=split_factor) for statistic in statistics]
+        blocks = self._blocks
+        with placement.on_device(self._devices[0]):
+            per_view, branch_draws = self._per_branch(views, branch_draws)
         outputs, updated = [], []
-        for branch in range(split_factor):
-            logits, new = function(
-                [weight[branch] for weight in unstacked_weights],
-                [statistic[branch] for statistic in unstacked_statistics],
-                per_view[branch],
-                branch_draws[branch],
+        for block, device in enumerate(self._devices):
+            branches = self._branches(block)
+            logits, new = placement.run_block(
+                function,
+                weights[block::blocks],
+                statistics[block::blocks],
+                [per_view[branch] for branch in branches],
+                [branch_draws[branch] for branch in branches],
+                device=device,
+                training=training,
             )
             outputs.append(logits)
             updated.append(new)
-        new_statistics = [tf.stack(values) for values in zip(*updated, strict=True)] if training else list(statistics)
-        return tf.stack(outputs, axis=1)[: tf.shape(views)[0]], new_statistics
+        with placement.on_device(self._devices[0]):
+            logits = outputs[0] if blocks == 1 else tf.concat(outputs, axis=1)
+            logits = logits[: tf.shape(views)[0]]
+        return logits, [statistic for of_blocks in zip(*updated, strict=True) for statistic in of_blocks]
 
     def call(self, views: tf.Tensor, training: bool | None = None) -> tf.Tensor:
         """Views [B, S, H, W, C] or [B, H, W, C] -> logits [B, S, K]; training updates the statistics."""
@@ -216,8 +218,9 @@ class BranchStack(keras.Model):
             precision=self.precision,
             name=f"{self.name}_branch{index}",
         )
-        for variable, stacked in zip(model.variables, self._stacked_in_order(), strict=True):
-            variable.assign(stacked[index])
+        block, place = divmod(index, self.split_factor // self._blocks)
+        for variable, blocks in zip(model.variables, self._in_template_order(), strict=True):
+            variable.assign(blocks[block].value[place])
         return model
 
     def set_branch(self, index: int, model: keras.Model) -> None:
@@ -236,10 +239,63 @@ class BranchStack(keras.Model):
                 f"The model is no branch of this stack ({len(ours)} variables). Received: {told}; "
                 "start from stack.branch(i)."
             )
-        for variable, stacked in zip(model.variables, self._stacked_in_order(), strict=True):
-            values = stacked.numpy().copy()
-            values[index] = variable.numpy()
-            stacked.assign(values)
+        block, place = divmod(index, self.split_factor // self._blocks)
+        for variable, blocks in zip(model.variables, self._in_template_order(), strict=True):
+            values = blocks[block].numpy().copy()
+            values[place] = variable.numpy()
+            blocks[block].assign(values)
+
+    def stacked_values(self) -> dict[str, np.ndarray]:
+        """Copies of all weights and statistics [S, *shape] by name, wherever they lie; in `variables`' order."""
+        return {name: placement.merged_value(blocks).copy() for name, blocks in self._by_name().items()}
+
+    def assign_stacked(self, values: Mapping[str, np.ndarray]) -> None:
+        """Writes weights and statistics as `stacked_values` returns them.
+
+        Args:
+          values: of all variables, or of some.
+
+        Raises:
+          InputError: a name that no variable has, or another shape; nothing is written then.
+        """
+        by_name = self._by_name()
+        for name, value in values.items():
+            if name not in by_name:
+                raise InputError(f"No such variable. Received: {name!r}.{did_you_mean(name, by_name)}")
+            expected = (self.split_factor, *by_name[name][0].shape[1:])
+            if tuple(np.shape(value)) != expected:
+                raise InputError(f"A variable has another shape. Received: {name} {np.shape(value)}; pass {expected}.")
+        for name, value in values.items():
+            placement.assign_merged(by_name[name], value)
+
+    def on(self, devices: Sequence[str] | None) -> "BranchStack":
+        """A copy with the same weights on other devices; None: as one block, for saving and export, say.
+
+        Raises:
+          InputError: devices that do not suit, see `placement.check_devices`.
+        """
+        config = {name: getattr(self, name) for name in ("spec", "split_factor", "num_classes", "precision", "seed")}
+        copy = BranchStack(**config, input_shape=self.view_shape, devices=devices, name=self.name)
+        copy.assign_stacked(self.stacked_values())
+        return copy
+
+    def save_own_variables(self, store: dict) -> None:
+        """Writes the variables for Keras's files: the same wherever they lie."""
+        for place, value in enumerate(self.stacked_values().values()):
+            store[str(place)] = value
+
+    def load_own_variables(self, store: dict) -> None:
+        """Reads what `save_own_variables` wrote.
+
+        Raises:
+          InputError: of another network; nothing is written then.
+        """
+        if len(store.keys()) != len(self._by_name()):
+            raise InputError(
+                f"The file is of another network. Received: {len(store.keys())} variables; {self.name} has "
+                f"{len(self._by_name())}."
+            )
+        self.assign_stacked({name: store[str(place)] for place, name in enumerate(self._by_name())})
 
     def summary(self, line_length: int = 100, print_fn: Callable[[str], None] | None = None, **_: Any) -> None:
         """Prints the template's layers with their outputs and their parameters over all S branches."""
@@ -268,10 +324,54 @@ class BranchStack(keras.Model):
         fields = {key: tuple(value) if isinstance(value, list) else value for key, value in config.pop("spec").items()}
         return cls(spec=spec_type(**fields), **config)
 
-    def _stacked_in_order(self) -> list[keras.Variable]:
-        """The stacked variables in the order of the template's `variables`, which mixes both kinds."""
-        by_name = {variable.name: variable for variable in self.variables}
+    @property
+    def _devices(self) -> tuple[str | None, ...]:
+        """Of each block."""
+        return self.devices or (None,)
+
+    @property
+    def _blocks(self) -> int:
+        return len(self._devices)
+
+    def _branches(self, block: int) -> range:
+        size = self.split_factor // self._blocks
+        return range(block * size, (block + 1) * size)
+
+    def _add_block(self, variable: keras.Variable, block: int) -> None:
+        """Adds a template's variable for the branches of `block`, where that lies."""
+        branches, blocks = self._branches(block), self._blocks
+        with placement.on_device(self._devices[block]):
+            self.add_weight(
+                name=placement.block_name(variable.path.replace("/", "."), block, blocks),
+                shape=(len(branches), *variable.shape),
+                dtype=variable.dtype,
+                initializer=stacked_initializer(variable, branches, self.seed),
+                trainable=variable.trainable,
+                # Replicas would keep apart what they count themselves; the statistics are the mean over them. Whole
+                # numbers are the state of Keras's own random layers, which is the same on each.
+                aggregation="mean" if keras.backend.is_float_dtype(variable.dtype) else "only_first_replica",
+                autocast=False,
+            )
+
+    def _by_name(self) -> dict[str, list[keras.Variable]]:
+        """Each variable's blocks, in the order of `variables`."""
+        groups = placement.grouped_blocks(self.variables)
+        return {placement.canonical_name(blocks[0].name): blocks for blocks in groups}
+
+    def _in_template_order(self) -> list[list[keras.Variable]]:
+        """The blocks in the order of the template's `variables`, which mixes both kinds."""
+        by_name = self._by_name()
         return [by_name[variable.path.replace("/", ".")] for variable in self.network.template.variables]
+
+    def _per_branch(self, views: tf.Tensor, branch_draws: Sequence[tf.Tensor] | None) -> tuple[list, list]:
+        """Each branch's view and draw keys, of one example at least."""
+        number = self.split_factor
+        per_view = tf.unstack(views, num=number, axis=1) if views.shape.rank == 5 else [views] * number
+        if branch_draws is None:
+            branch_draws = [tf.zeros([tf.shape(views)[0], *draws.DRAW_SHAPE], tf.uint64)] * number
+        if not views.shape[0]:  # None or 0: a replica's share of a small batch may be empty
+            per_view, branch_draws = [*map(_never_empty, per_view)], [*map(_never_empty, branch_draws)]
+        return per_view, list(branch_draws)
 
     def _check_branch(self, index: int) -> None:
         if not 0 <= index < self.split_factor:
@@ -329,27 +429,3 @@ def _never_empty(batch: tf.Tensor) -> tf.Tensor:
     one = tf.concat([[1], tf.shape(batch)[1:]], axis=0)
     batch = tf.cond(tf.shape(batch)[0] > 0, lambda: batch, lambda: tf.zeros(one, batch.dtype))
     return tf.ensure_shape(batch, [None, *shape[1:]])
-
-
-def _stacked_initializer(variable: keras.Variable, split_factor: int, seed: int) -> Callable:
-    initializer = initializer_of(variable)
-    if not keras.backend.is_float_dtype(variable.dtype):
-        # (seed, counter) of one of Keras's random layers: each branch has masks of its own.
-        seeds = [_seed_of(variable, branch, seed) for branch in range(split_factor)]
-        return lambda shape, dtype: tf.constant([[own, 0] for own in seeds], dtype, shape)
-    if "seed" not in getattr(initializer, "get_config", dict)():
-        return lambda shape, dtype: tf.stack([tf.cast(initializer(shape[1:], dtype=dtype), dtype)] * split_factor)
-
-    def draw(shape: Sequence[int], dtype: Any) -> tf.Tensor:
-        values = []
-        for branch in range(split_factor):
-            config = {**initializer.get_config(), "seed": _seed_of(variable, branch, seed)}
-            seeded = type(initializer).from_config(config)
-            values.append(seeded(shape[1:], dtype=dtype))
-        return tf.stack(values)
-
-    return draw
-
-
-def _seed_of(variable: keras.Variable, branch: int, seed: int) -> int:
-    return zlib.crc32(f"{seed}/{branch}/{variable.path}".encode()) & 0x7FFFFFFF

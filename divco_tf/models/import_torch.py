@@ -81,6 +81,8 @@ def import_state_dict(stack: BranchStack, state: Mapping[str, np.ndarray]) -> No
             raise InputError(
                 f"An entry has another shape. Received: {name} {np.shape(given[name])}; it must be {shape}."
             )
-    for tensor, stacked in zip(tensors, stack._stacked_in_order(), strict=True):
-        values = [np.asarray(given[f"models.{branch}.{tensor.name}"]) for branch in range(stack.split_factor)]
-        stacked.assign(np.stack([value.transpose(np.argsort(tensor.axes)) for value in values]))
+    values = {}
+    for tensor, variable in zip(tensors, stack.network.template.variables, strict=True):
+        branches = [np.asarray(given[f"models.{branch}.{tensor.name}"]) for branch in range(stack.split_factor)]
+        values[variable.path.replace("/", ".")] = np.stack([v.transpose(np.argsort(tensor.axes)) for v in branches])
+    stack.assign_stacked(values)

@@ -1,11 +1,13 @@
 """A backbone as one functional Keras model: with values, or as a template that has shapes only."""
 
 import contextlib
+import zlib
 from collections import defaultdict
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import keras
+import tensorflow as tf
 from keras.src.backend.common import global_state
 
 from divco_tf.errors import InputError
@@ -60,6 +62,33 @@ def initializer_of(variable: keras.Variable) -> Any:
     return variable._initializer
 
 
+def stacked_initializer(variable: keras.Variable, branches: range, seed: int) -> Callable:
+    """The initializer of the stacked variable [len(branches), *shape]: each branch has a draw of its own.
+
+    Args:
+      variable: a template's.
+      branches: whose values are made; they do not depend on which others are.
+      seed: of the stack.
+    """
+    initializer = initializer_of(variable)
+    if not keras.backend.is_float_dtype(variable.dtype):
+        # (seed, counter) of one of Keras's random layers: each branch has masks of its own.
+        seeds = [_seed_of(variable, branch, seed) for branch in branches]
+        return lambda shape, dtype: tf.constant([[own, 0] for own in seeds], dtype, shape)
+    if "seed" not in getattr(initializer, "get_config", dict)():
+        return lambda shape, dtype: tf.stack([tf.cast(initializer(shape[1:], dtype=dtype), dtype)] * len(branches))
+
+    def draw(shape: Sequence[int], dtype: Any) -> tf.Tensor:
+        values = []
+        for branch in branches:
+            config = {**initializer.get_config(), "seed": _seed_of(variable, branch, seed)}
+            seeded = type(initializer).from_config(config)
+            values.append(seeded(shape[1:], dtype=dtype))
+        return tf.stack(values)
+
+    return draw
+
+
 def check_sizes(*, num_classes: int, input_shape: tuple[int, int, int], precision: str) -> None:
     """Refuses sizes that no network has.
 
@@ -107,3 +136,7 @@ class _Precision:
 
     def __exit__(self, *_: Any) -> None:
         keras.config.set_dtype_policy(self._before)
+
+
+def _seed_of(variable: keras.Variable, branch: int, seed: int) -> int:
+    return zlib.crc32(f"{seed}/{branch}/{variable.path}".encode()) & 0x7FFFFFFF

@@ -111,7 +111,8 @@ def export_stack(
     with files.new_directory(path) as folder, tempfile.TemporaryDirectory() as temporary:
         names = pathlib.Path(temporary) / CLASS_NAMES
         names.write_text("".join(f"{name}\n" for name in class_names), encoding="utf-8")
-        servable = _Servable(stack, preprocessing, ensembling, str(names), branch_probabilities)
+        unplaced = stack.on(None) if stack.devices else stack
+        servable = _Servable(unplaced, preprocessing, ensembling, str(names), branch_probabilities)
         tf.saved_model.save(servable, str(folder), signatures=servable.signatures())
         (folder / EXTRA).mkdir()
         files.write_json(folder / EXTRA / RECORD, content)

@@ -6,18 +6,17 @@ both, by which damage is noticed before a wrong weight is read.
 
 import dataclasses
 import hashlib
-import itertools
 import pathlib
 import threading
 from collections.abc import Callable, Collection, Mapping, Sequence
 from typing import Any
 
 import keras
-import numpy as np
 import tensorflow as tf
 
 from divco_tf import files
 from divco_tf.errors import InputError
+from divco_tf.models import placement
 
 State = Mapping[str, Sequence[keras.Variable]]
 """Variables by group ("stack", "optimizer", "run", "ema"), each in a fixed order."""
@@ -59,11 +58,7 @@ class Checkpoint:
         self._assign(state, partial)
 
     def _assign(self, state: State, partial: bool) -> None:
-        wanted = {
-            f"{group}/{index}": blocks
-            for group, variables in state.items()
-            for index, blocks in enumerate(_in_blocks(variables))
-        }
+        wanted = _by_name(state)
         stored = tf.train.load_checkpoint(str(self.path / "state"))
         shapes = stored.get_variable_to_shape_map()
         expected = {name: _whole_shape(blocks) for name, blocks in wanted.items()}
@@ -76,8 +71,7 @@ class Checkpoint:
             )
         values = {name: stored.get_tensor(name) for name in wanted}
         for name, blocks in wanted.items():
-            for block, value in zip(blocks, _parts(values[name], blocks), strict=True):
-                block.assign(value)
+            placement.assign_merged(blocks, values[name])
 
     def _unreadable(self, why: str) -> InputError:
         return InputError(
@@ -242,11 +236,16 @@ def snapshot(state: State) -> dict[str, tf.Tensor]:
     Blocks of one variable on several devices are put together, so a checkpoint does not tell how they were placed.
     """
     with tf.device("CPU:0"):
-        return {
-            f"{group}/{index}": _whole(blocks)
-            for group, variables in state.items()
-            for index, blocks in enumerate(_in_blocks(variables))
-        }
+        return {name: _whole(blocks) for name, blocks in _by_name(state).items()}
+
+
+def _by_name(state: State) -> dict[str, list[keras.Variable]]:
+    """The blocks of each variable by "group/index"."""
+    return {
+        f"{group}/{index}": blocks
+        for group, variables in state.items()
+        for index, blocks in enumerate(placement.grouped_blocks(variables))
+    }
 
 
 def _whole(blocks: Sequence[keras.Variable]) -> tf.Tensor:
@@ -257,22 +256,6 @@ def _whole(blocks: Sequence[keras.Variable]) -> tf.Tensor:
 def _whole_shape(blocks: Sequence[keras.Variable]) -> list[int]:
     shape = list(blocks[0].shape)
     return shape if len(blocks) == 1 else [sum(block.shape[0] for block in blocks), *shape[1:]]
-
-
-def _parts(value: np.ndarray, blocks: Sequence[keras.Variable]) -> list[np.ndarray]:
-    if len(blocks) == 1:
-        return [value]
-    return np.split(value, np.cumsum([block.shape[0] for block in blocks[:-1]]))
-
-
-def _in_blocks(variables: Sequence[keras.Variable]) -> list[list[keras.Variable]]:
-    """The blocks of each variable, which stand side by side."""
-    named = itertools.groupby(enumerate(variables), key=lambda pair: _block_key(*pair))
-    return [[variable for _, variable in group] for _, group in named]
-
-
-def _block_key(index: int, variable: keras.Variable) -> Any:
-    return index
 
 
 def _write_tensors(prefix: pathlib.Path, tensors: Mapping[str, tf.Tensor]) -> None:

@@ -1,5 +1,6 @@
 """CoTrainingModel: S branches that learn from labels and from each other (arXiv 2011.14660, section III-B)."""
 
+import contextlib
 import dataclasses
 from collections.abc import Sequence
 from typing import Any
@@ -8,9 +9,11 @@ import keras
 import tensorflow as tf
 
 from divco_tf.errors import InputError
-from divco_tf.models import draws
+from divco_tf.models import draws, placement
 from divco_tf.models.branch_stack import BranchStack
 from divco_tf.training import losses
+from divco_tf.training.micro_batches import accumulate, accumulate_unrolled
+from divco_tf.training.placed_optimizer import prepare_for_blocks
 from divco_tf.training.runtime import resolve_jit
 from divco_tf.training.schedules import CoTraining
 
@@ -105,6 +108,8 @@ class CoTrainingModel(keras.Model):
         scales = isinstance(optimizer, keras.optimizers.LossScaleOptimizer)
         if self.stack.precision == "mixed_float16" and options.get("auto_scale_loss", True) and not scales:
             optimizer = keras.optimizers.LossScaleOptimizer(optimizer)
+        if self.stack.devices:
+            prepare_for_blocks(optimizer)
         super().compile(optimizer=optimizer, jit_compile=False, **options)
         self.optimizer.build(self.stack.trainable_variables)
 
@@ -128,7 +133,8 @@ class CoTrainingModel(keras.Model):
         offset, global_size = _place_in_global_batch(tf.shape(views)[0])
         gradients, statistics, logits = self._gradients(views, targets, sample_weight, offset, global_size)
         values = self._loss_values(logits, losses.smooth_labels(targets, self.label_smoothing))
-        self._apply_where_finite(gradients, statistics, tf.reduce_sum(values["loss"]))
+        with self._beside_weights():
+            self._apply_where_finite(gradients, statistics, tf.reduce_sum(values["loss"]))
         self.step.assign_add(1)
         return self._log(values, logits, labels, targets, sample_weight)
 
@@ -212,6 +218,10 @@ class CoTrainingModel(keras.Model):
 
         return read(self.stack.trainable_variables), read(self.stack.non_trainable_variables)
 
+    def _beside_weights(self) -> contextlib.AbstractContextManager:
+        """What is computed inside from weights, gradients or statistics is computed on the device they lie on."""
+        return placement.beside_inputs() if self.stack.devices else contextlib.nullcontext()
+
     def _targets(self, labels: tf.Tensor) -> tf.Tensor:
         probabilities = labels.shape.rank == 2 and labels.shape[1] == self.stack.num_classes
         if labels.dtype.is_integer and not probabilities:
@@ -252,7 +262,8 @@ class CoTrainingModel(keras.Model):
         if self.micro_batches == 1:
             gradients, new, logits = part(*inputs)
         else:
-            gradients, new, logits = _accumulate(part, inputs, self.micro_batches, weights, statistics)
+            accumulated = accumulate_unrolled if self.stack.devices else accumulate
+            gradients, new, logits = accumulated(part, inputs, self.micro_batches, weights, statistics)
         if tf.distribute.get_strategy().num_replicas_in_sync > 1:  # an empty share of a batch has no statistics
             new = [tf.where(size > 0, after, before) for after, before in zip(new, statistics, strict=True)]
         return gradients, new, logits
@@ -263,7 +274,9 @@ class CoTrainingModel(keras.Model):
         The cond must stand in the cross-replica context: a branch of a cond in the replica context may not merge.
         """
         finite = tf.math.is_finite(loss)
-        finite_gradients = tf.reduce_all(tf.math.is_finite([tf.reduce_sum(gradient) for gradient in gradients]))
+        blocks = len(self.stack.devices or [None])
+        sums = [[tf.reduce_sum(gradient) for gradient in gradients[block::blocks]] for block in range(blocks)]
+        finite_gradients = tf.reduce_all([tf.reduce_all(tf.math.is_finite(of_block)) for of_block in sums])
         if isinstance(self.optimizer, keras.optimizers.LossScaleOptimizer):
             # It answers overflows itself, but asks the first replica only whether there is one (Keras 3.15).
             flaw = tf.where(finite_gradients, 0.0, float("nan"))
@@ -351,39 +364,6 @@ class Means(keras.metrics.Metric):
         return {"name": self.name, "names": list(self.names)}
 
 
-def _accumulate(part: Any, inputs: tuple, count: int, weights: list, statistics: list) -> tuple[list, list, tf.Tensor]:
-    """Runs `part` on `count` slices of `inputs`, one after the other: summed gradients, mean statistics, logits."""
-    size = tf.shape(inputs[0])[0]
-    if (inputs[0].shape[0] or 0) % count:
-        raise InputError(f"A replica's batch is not divided by micro_batches={count}. Received: {inputs[0].shape[0]}.")
-    divides = tf.debugging.assert_equal(size % count, 0, f"micro_batches={count} does not divide a replica's batch")
-    with tf.control_dependencies([divides]):
-        sliced = [tf.reshape(x, tf.concat([[count, size // count], tf.shape(x)[1:]], axis=0)) for x in inputs]
-    for x, whole in zip(sliced, inputs, strict=True):
-        static = whole.shape[0] // count if whole.shape[0] else None
-        x.set_shape([count, static, *whole.shape[1:]])
-
-    def body(index: tf.Tensor, gradients: list, means: list, logits: tf.TensorArray) -> tuple:
-        new_gradients, new_statistics, new_logits = part(*(x[index] for x in sliced))
-        return (
-            index + 1,
-            [total + new for total, new in zip(gradients, new_gradients, strict=True)],
-            # Whole numbers are the state of Keras's own random layers.
-            [
-                total + new / count if new.dtype.is_floating else new
-                for total, new in zip(means, new_statistics, strict=True)
-            ],
-            logits.write(index, new_logits),
-        )
-
-    zeros = [[tf.zeros_like(value) for value in values] for values in (weights, statistics)]
-    logits = tf.TensorArray(tf.float32, size=count)
-    _, gradients, means, logits = tf.while_loop(
-        lambda index, *_: index < count, body, (0, *zeros, logits), parallel_iterations=1
-    )
-    return gradients, means, logits.concat()
-
-
 def _place_in_global_batch(size: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
     """Where this replica's `size` examples begin in the global batch, and how many that has; shares may be uneven."""
     context = tf.distribute.get_replica_context()
@@ -410,6 +390,8 @@ def _check_arguments(
 ) -> None:
     if not isinstance(stack, BranchStack):
         raise InputError(f"CoTrainingModel trains a branch stack. Received: {stack!r}; pass divco_tf.build(...).")
+    if stack.devices:
+        placement.check_one_replica()
     if not isinstance(cotraining, CoTraining):
         raise InputError(f"cotraining= is no CoTraining. Received: {cotraining!r}; pass CoTraining(loss='js', ...).")
     if cotraining.warmup_epochs and steps_per_epoch is None and stack.split_factor > 1:

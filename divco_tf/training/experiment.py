@@ -125,8 +125,8 @@ class Experiment:
         policies = tuple(get_policy(policy) if isinstance(policy, str) else policy for policy in named)
         return policies if isinstance(self.views, tuple) else policies[0]
 
-    def build(self, num_classes: int) -> BranchStack:
-        """The experiment's stack with initial weights."""
+    def build(self, num_classes: int, *, devices: Sequence[str] | None = None) -> BranchStack:
+        """The experiment's stack with initial weights; its branches on `devices`, if they are told."""
         size = self.preprocessing.image_size
         return build(
             self.backbone,
@@ -134,6 +134,7 @@ class Experiment:
             input_shape=(size, size, 3),
             precision=self.precision,
             seed=self.seed,
+            devices=devices,
             **self._division,
         )
 

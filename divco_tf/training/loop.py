@@ -24,7 +24,7 @@ from divco_tf.training.experiment import Experiment, claim_model_dir
 from divco_tf.training.options import Options
 from divco_tf.training.progress import Progress, StepTimes
 from divco_tf.training.records import Records
-from divco_tf.training.runtime import Interrupts, Job, distributed, make_strategy
+from divco_tf.training.runtime import Interrupts, Job, branch_devices, distributed, make_strategy
 from divco_tf.training.warm_start import warm_start
 from divco_tf.training.watch import Watch
 
@@ -407,12 +407,14 @@ def make_model(
     """The model of an experiment, compiled, with initial weights."""
     options = options or Options()
     model = CoTrainingModel(
-        experiment.build(num_classes),
+        experiment.build(num_classes, devices=branch_devices(options.strategy, experiment.split_factor)),
         cotraining=experiment.cotraining,
         steps_per_epoch=steps_per_epoch,
         ensembling=experiment.ensembling,
         label_smoothing=experiment.label_smoothing,
         micro_batches=options.micro_batches,
+        remat=options.remat,
+        branches_in_turn=options.branches_in_turn,
         jit=options.jit,
         seed=experiment.seed,
         ema_decay=experiment.ema_decay,

@@ -14,6 +14,8 @@ class Options:
       strategy: one of `runtime.STRATEGIES`; "auto": all GPUs of this computer.
       jit: XLA: "auto" (GPU and TPU), "on" or "off".
       micro_batches: parts of a replica's batch, one after the other, to save memory.
+      remat: saves memory for one more forward pass: activations are computed again for the gradient, block by block.
+      branches_in_turn: one branch after the other, so that the activations of one live at a time.
       deterministic: only operations whose results are the same each time, which costs speed on a GPU.
       threads: of the input pipeline; None: as many as there are cores.
       checkpoint_every: steps between checkpoints; None: an epoch. The end has one always.
@@ -40,6 +42,8 @@ class Options:
     strategy: str = "auto"
     jit: str = "auto"
     micro_batches: int = 1
+    remat: bool = False
+    branches_in_turn: bool = False
     deterministic: bool = False
     threads: int | None = None
     checkpoint_every: int | None = None

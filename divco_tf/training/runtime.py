@@ -13,9 +13,10 @@ import tensorflow as tf
 
 from divco_tf.errors import InputError, Preempted, RunError
 from divco_tf.models.divide import check_split_factor
+from divco_tf.models.placement import usable_devices
 from divco_tf.registry import did_you_mean
 
-STRATEGIES = ("auto", "one_device", "mirrored", "multi_worker_mirrored", "tpu")
+STRATEGIES = ("auto", "one_device", "mirrored", "multi_worker_mirrored", "tpu", "branch_parallel")
 JIT = ("auto", "on", "off")
 
 
@@ -23,8 +24,9 @@ def make_strategy(name: str = "auto") -> tf.distribute.Strategy:
     """The strategy called `name`.
 
     "one_device" is TensorFlow's default placement; "mirrored" is data-parallel over all GPUs, or over all logical
-    CPUs where there is no GPU; "multi_worker_mirrored" over the computers that the environment's TF_CONFIG names; "tpu"
-    over a TPU's cores; "auto" is "mirrored" for two GPUs and more, else "one_device".
+    CPUs where there is no GPU; "multi_worker_mirrored" over the computers that the environment's TF_CONFIG names;
+    "tpu" over a TPU's cores; "branch_parallel" is one replica, whose branches `branch_devices` places; "auto" is
+    "mirrored" for two GPUs and more, else "one_device".
 
     Raises:
       InputError: an unknown name, or one that does not fit this computer.
@@ -36,9 +38,23 @@ def make_strategy(name: str = "auto") -> tf.distribute.Strategy:
     if name == "tpu":
         return _tpu()
     gpus = tf.config.list_logical_devices("GPU")
-    if name == "one_device" or (name == "auto" and len(gpus) < 2):
+    if name in ("one_device", "branch_parallel") or (name == "auto" and len(gpus) < 2):
         return tf.distribute.get_strategy()
     return _mirrored(tuple(device.name for device in gpus or tf.config.list_logical_devices("CPU")))
+
+
+def branch_devices(strategy: str, split_factor: int) -> tuple[str, ...] | None:
+    """Where the branches lie: under "branch_parallel" on all GPUs, or all logical CPUs where there is none.
+
+    Of them it takes as many as S branches can be shared out over evenly. None: wherever the replica is.
+
+    Raises:
+      InputError: the split factor is no positive whole number.
+    """
+    if strategy != "branch_parallel":
+        return None
+    devices = tf.config.list_logical_devices("GPU") or tf.config.list_logical_devices("CPU")
+    return usable_devices(split_factor, [device.name for device in devices])
 
 
 @functools.cache

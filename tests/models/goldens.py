@@ -35,7 +35,7 @@ def frugally():
     """Neither traces nor draws initial values: most of what a deep network's single answer costs."""
     tf.config.run_functions_eagerly(True)
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(branch_stack, "_stacked_initializer", lambda *_: "zeros")
+        patch.setattr(branch_stack, "stacked_initializer", lambda *_: "zeros")
         yield
     tf.config.run_functions_eagerly(False)
 

@@ -110,9 +110,10 @@ def test_weights_start_as_the_references(name):
     stack = sibling_stack(name, copies=4, num_classes=50, seed=5)
     expected = rules(stack, STARTS[name])
     tensors = torch_tensors(stack.network.template)
-    for tensor, stacked in zip(tensors, stack._stacked_in_order(), strict=True):
+    stacked = stack.stacked_values()
+    for tensor, variable in zip(tensors, stack.network.template.variables, strict=True):
         distribution, size = expected[tensor.name]
-        values = stacked.numpy()
+        values = stacked[variable.path.replace("/", ".")]
         check(values, distribution, size)
         if distribution != "constant":
             assert len({branch.tobytes() for branch in values}) == 4, tensor.name
