@@ -5,6 +5,9 @@
 `views` times making views (--data_dir, --batch_size, --split_factor, --rounds, --steps), `input` what they add to a
 step of --backbone, 128 images each.
 
+`scaling` times steps of --backbones over --split_factors at equal multiply-adds, over devices and over micro-batches
+(--parts chooses among the three).
+
 Every system of a table is timed in turn, round by round: machines are shared and noisy, so ratios count. Run nothing
 else meanwhile.
 """
@@ -15,11 +18,14 @@ from typing import Any
 
 from absl import flags
 
+from divco_tf.errors import InputError
 from divco_tf.tools import _app
 
 _BACKBONE = flags.DEFINE_string("backbone", "wide_resnet40_1", "What `step` trains: a registered backbone.")
-_BACKBONES = flags.DEFINE_list("backbones", ["pyramidnet272", "densenet190", "senet154"], "What `compile` starts.")
+_BACKBONES = flags.DEFINE_list("backbones", None, "What `compile` and `scaling` run; each has a list of its own.")
 _SPLIT_FACTOR = flags.DEFINE_integer("split_factor", 4, "S.")
+_SPLIT_FACTORS = flags.DEFINE_list("split_factors", ["1", "2", "4"], "Each S of `scaling`.")
+_PARTS = flags.DEFINE_list("parts", ["division", "devices", "micro_batches"], "The tables of `scaling`.")
 _UNDIVIDED = flags.DEFINE_bool("undivided", False, "Stack S copies of the backbone instead of dividing it.")
 _BATCH_SIZE = flags.DEFINE_integer("batch_size", None, "Images a step; 16, and for `views` 128, unless given.")
 _IMAGE_SIZE = flags.DEFINE_integer("image_size", 32, "Pixels a side.")
@@ -69,13 +75,14 @@ def _step() -> dict[str, Any]:
 def _compile() -> dict[str, Any]:
     from divco_tf.models.spec import branch_spec
 
-    for backbone in _BACKBONES.value:
+    backbones = _BACKBONES.value or ["pyramidnet272", "densenet190", "senet154"]
+    for backbone in backbones:
         branch_spec(backbone, split_factor=_SPLIT_FACTOR.value)
     _app.load_tensorflow()
     from divco_tf.tools import _benchmark_compile
 
     return _benchmark_compile.run(
-        backbones=_BACKBONES.value,
+        backbones=backbones,
         split_factor=_SPLIT_FACTOR.value,
         batch_size=_batch_size(16),
         report=_report,
@@ -120,11 +127,48 @@ def _input() -> dict[str, Any]:
     )
 
 
+def _scaling() -> dict[str, Any]:
+    from divco_tf.models.spec import branch_spec
+
+    backbones = _BACKBONES.value or ["wide_resnet16_8", "resnet110", "resnext29_8x64d"]
+    split_factors = [_whole_number("split_factors", text) for text in _SPLIT_FACTORS.value]
+    for backbone in backbones:
+        for split_factor in split_factors:
+            branch_spec(backbone, split_factor=split_factor)
+    _app.load_tensorflow()
+    from divco_tf.tools import _benchmark_scaling
+
+    return _benchmark_scaling.run(
+        backbones=backbones,
+        split_factors=split_factors,
+        batch_size=_BATCH_SIZE.value,
+        image_size=_IMAGE_SIZE.value,
+        num_classes=_NUM_CLASSES.value,
+        parts=_PARTS.value,
+        rounds=_ROUNDS.value,
+        steps=_STEPS.value,
+        report=_report,
+    )
+
+
+def _whole_number(flag: str, text: str) -> int:
+    if not text.isdecimal():
+        raise InputError(f"--{flag} is no list of whole numbers. Received: {text}; 1,2,4 is one.")
+    return int(text)
+
+
 def _batch_size(default: int) -> int:
     return default if _BATCH_SIZE.value is None else _BATCH_SIZE.value
 
 
-_COMMANDS = {"step": _step, "compile": _compile, "grouped": _grouped, "views": _views, "input": _input}
+_COMMANDS = {
+    "step": _step,
+    "compile": _compile,
+    "grouped": _grouped,
+    "views": _views,
+    "input": _input,
+    "scaling": _scaling,
+}
 
 
 def _report(line: str) -> None:
