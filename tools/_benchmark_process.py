@@ -14,6 +14,10 @@ from divco_tf.tools import _app
 Step = Callable[[], Any]
 
 
+class OutOfTime(RunError):
+    """A worker has not answered within its limit."""
+
+
 class Worker:
     """Makes one training step in a new process, which waits while others are timed.
 
@@ -29,7 +33,7 @@ class Worker:
       times: "build" and "first" in seconds, "peak_mb" after the first step, and "rounds", seconds a step.
 
     Raises:
-      RunError: building or a step failed, or took longer than the limit; the process is ended then.
+      RunError: building or a step failed; OutOfTime where it took longer than the limit. The process is ended then.
     """
 
     def __init__(
@@ -48,7 +52,7 @@ class Worker:
         self._process = context.Process(target=_serve, args=(theirs, cpu_threads, logical_cpus), daemon=True)
         self._process.start()
         theirs.close()  # or a worker that dies would be waited for
-        self._receive()  # it has imported TensorFlow: the limit is not for that
+        self._receive()  # TensorFlow is imported, which the first step's limit does not count
         self._pipe.send(make)
         self.times: dict[str, Any] = {**self._receive(), "rounds": []}
         report(f"{name}: built in {self.times['build']:.2f} s, first step {self.times['first']:.2f} s")
@@ -61,7 +65,7 @@ class Worker:
     def _receive(self) -> Any:
         try:
             if not self._pipe.poll(self._limit):
-                raise RunError(f"{self._name} is stopped. Received: no step within {self._limit:g} s.")
+                raise OutOfTime(f"{self._name} is stopped. Received: no step within {self._limit:g} s.")
             answer = self._pipe.recv()
             if isinstance(answer, _Failure):
                 raise RunError(f"{self._name} failed. Received: {answer.told}")

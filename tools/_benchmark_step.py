@@ -67,9 +67,9 @@ class Settings:
         if name == TORCH:
             return _torch_step(spec, self.split_factor, sizes, views, labels)
         if name == LARGE:
-            return _stack_step(build(self.backbone, **sizes), views[:, :1], labels)
+            return stack_step(cotraining_model(build(self.backbone, **sizes)), views[:, :1], labels)
         stack = build(spec=spec, copies=self.split_factor, **sizes)
-        return _stack_step(stack, views, labels, jit="on" if name == XLA else "off")
+        return stack_step(cotraining_model(stack, jit="on" if name == XLA else "off"), views, labels)
 
     def worker(self, name: str, report: Callable[[str], None]) -> Worker:
         """The system `name` in a process of its own, on the threads that it would be used with."""
@@ -150,13 +150,13 @@ def _row(name: str, system: dict[str, Any], separate: dict[str, Any]) -> tuple[s
 
 def cotraining_model(stack: BranchStack, **options: Any) -> CoTrainingModel:
     """The model whose step is timed, compiled; `options` are the model's."""
-    model = CoTrainingModel(stack, cotraining=CoTraining(weight=WEIGHT), **options)
+    model = CoTrainingModel(stack, cotraining=CoTraining(weight=WEIGHT), **{"jit": "off", **options})
     model.compile(SGD(RATE, momentum=MOMENTUM))
     return model
 
 
-def _stack_step(stack: BranchStack, views: np.ndarray, labels: np.ndarray, jit: str = "off") -> Step:
-    model = cotraining_model(stack, jit=jit)
+def stack_step(model: CoTrainingModel, views: np.ndarray, labels: np.ndarray) -> Step:
+    """A training step of the model, on one batch again and again."""
     function, batch = tf.function(model.train_step, autograph=False), (tf.constant(views), tf.constant(labels))
     return lambda: function(batch)["loss"].numpy()
 

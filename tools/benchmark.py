@@ -6,7 +6,7 @@
 step of --backbone, 128 images each.
 
 `scaling` times steps of --backbones over --split_factors at equal multiply-adds, over devices and over micro-batches
-(--parts chooses among the three).
+(--parts chooses among the three). `xla` times small networks of all families, or --backbones, with XLA and without.
 
 Every system of a table is timed in turn, round by round: machines are shared and noisy, so ratios count. Run nothing
 else meanwhile.
@@ -22,7 +22,7 @@ from divco_tf.errors import InputError
 from divco_tf.tools import _app
 
 _BACKBONE = flags.DEFINE_string("backbone", "wide_resnet40_1", "What `step` trains: a registered backbone.")
-_BACKBONES = flags.DEFINE_list("backbones", None, "What `compile` and `scaling` run; each has a list of its own.")
+_BACKBONES = flags.DEFINE_list("backbones", None, "What `compile`, `scaling`, `xla` run; each has its list.")
 _SPLIT_FACTOR = flags.DEFINE_integer("split_factor", 4, "S.")
 _SPLIT_FACTORS = flags.DEFINE_list("split_factors", ["1", "2", "4"], "Each S of `scaling`.")
 _PARTS = flags.DEFINE_list("parts", ["division", "devices", "micro_batches"], "The tables of `scaling`.")
@@ -34,6 +34,7 @@ _DATA_DIR = flags.DEFINE_string("data_dir", None, "CIFAR-10 for `views`, prepare
 _XLA = flags.DEFINE_bool("xla", False, "Time the branch stack under XLA too.")
 _ROUNDS = flags.DEFINE_integer("rounds", 5, "Rounds in which every system takes its turn.")
 _STEPS = flags.DEFINE_integer("steps", 10, "Steps a turn.")
+_LIMIT = flags.DEFINE_float("limit", 60.0, "Seconds after which `xla` gives up waiting for a first step.")
 _OUT = flags.DEFINE_string("out", None, "A file for the result as JSON; without it JSON follows the table.")
 
 
@@ -151,6 +152,26 @@ def _scaling() -> dict[str, Any]:
     )
 
 
+def _xla() -> dict[str, Any]:
+    from divco_tf.models.spec import branch_spec
+
+    for backbone in _BACKBONES.value or []:
+        branch_spec(backbone)
+    _app.load_tensorflow()
+    from divco_tf.tools import _benchmark_xla
+
+    return _benchmark_xla.run(
+        backbones=_BACKBONES.value or list(_benchmark_xla.SMALL),
+        batch_size=_batch_size(8),
+        image_size=_IMAGE_SIZE.value,
+        num_classes=_NUM_CLASSES.value,
+        rounds=_ROUNDS.value,
+        steps=_STEPS.value,
+        limit=_LIMIT.value,
+        report=_report,
+    )
+
+
 def _whole_number(flag: str, text: str) -> int:
     if not text.isdecimal():
         raise InputError(f"--{flag} is no list of whole numbers. Received: {text}; 1,2,4 is one.")
@@ -168,6 +189,7 @@ _COMMANDS = {
     "views": _views,
     "input": _input,
     "scaling": _scaling,
+    "xla": _xla,
 }
 
 
