@@ -194,7 +194,7 @@ def told(records: Sequence[dict[str, Any]], out: pathlib.Path) -> str:
 def _tables_in(output: str) -> str:
     """What a benchmark printed from the head of its first table on, the line above the first rule."""
     lines = output.splitlines()
-    first = next((index for index, line in enumerate(lines) if line.startswith("---")), 0)
+    first = next((index for index, line in enumerate(lines) if set(line) == {"-", " "}), 0)
     return "\n".join(lines[first - 1 :]).rstrip() if first else ""
 
 
