@@ -1,17 +1,24 @@
 """A system under measurement in a process of its own: threads, traces and memory are a process's."""
 
 import ctypes
+import dataclasses
 import multiprocessing
+import os
 import pathlib
 import resource
 import time
 from collections.abc import Callable
 from typing import Any
 
+from divco_tf.errors import RunError
 from divco_tf.tools import _app
 
 Step = Callable[[], Any]
 _PEAK = "peak"
+
+
+class OutOfTime(RunError):
+    """A worker has not answered within its limit."""
 
 
 class Worker:
@@ -22,42 +29,88 @@ class Worker:
       cpu_threads: among how many branches the process shares its cores (`runtime.share_cores`); None leaves
         TensorFlow's threads alone.
       report: called with a line when the first step has been taken.
+      logical_cpus: into how many devices the process divides its CPU.
+      limit: seconds that the worker may take for anything; None: any.
 
     Attributes:
       times: "build" and "first" in seconds, "peak_mb" after the first step, and "rounds", seconds a step.
+
+    Raises:
+      RunError: building or a step failed; OutOfTime where it took longer than the limit. The process is ended then.
     """
 
     def __init__(
-        self, name: str, make: Callable[[], Step], *, cpu_threads: int | None, report: Callable[[str], None]
+        self,
+        name: str,
+        make: Callable[[], Step],
+        *,
+        cpu_threads: int | None,
+        report: Callable[[str], None],
+        logical_cpus: int = 1,
+        limit: float | None = None,
     ) -> None:
         context = multiprocessing.get_context("spawn")
+        self._name, self._limit = name, limit
         self._pipe, theirs = context.Pipe()
-        self._process = context.Process(target=_serve, args=(theirs, cpu_threads), daemon=True)
+        self._process = context.Process(target=_serve, args=(theirs, cpu_threads, logical_cpus), daemon=True)
         self._process.start()
         theirs.close()  # or a worker that dies would be waited for
+        self._receive()  # TensorFlow is imported, which the first step's limit does not count
         self._pipe.send(make)
-        self.times: dict[str, Any] = {**self._pipe.recv(), "rounds": []}
+        self.times: dict[str, Any] = {**self._receive(), "rounds": []}
         report(f"{name}: built in {self.times['build']:.2f} s, first step {self.times['first']:.2f} s")
 
     def seconds(self, steps: int) -> float:
         """How long some steps take."""
         self._pipe.send(steps)
-        return self._pipe.recv()
+        return self._receive()
+
+    def _receive(self) -> Any:
+        try:
+            if not self._pipe.poll(self._limit):
+                raise OutOfTime(f"{self._name} is stopped. Received: no step within {self._limit:g} s.")
+            answer = self._pipe.recv()
+            if isinstance(answer, _Failure):
+                raise RunError(f"{self._name} failed. Received: {answer.told}")
+            return answer
+        except EOFError:
+            self._process.join()
+            code = self._process.exitcode
+            raise RunError(f"{self._name} ended. Received: exit status {code} (-9: out of memory).") from None
+        except BaseException:
+            self.__exit__()
+            raise
 
     def step_bytes(self) -> int:
         """The most memory that one step takes beside what the process, or its GPU, held before it."""
         self._pipe.send(_PEAK)
-        return self._pipe.recv()
+        return self._receive()
 
     def __enter__(self) -> "Worker":
         return self
 
     def __exit__(self, *_: Any) -> None:
-        self._process.terminate()
+        self._process.kill()  # XLA compiles on when it is asked to end
         self._process.join()
 
 
-def _serve(pipe: Any, cpu_threads: int | None) -> None:
+@dataclasses.dataclass(frozen=True)
+class _Failure:
+    """What a worker sends instead of an answer."""
+
+    told: str
+
+
+def _serve(pipe: Any, cpu_threads: int | None, logical_cpus: int) -> None:
+    try:
+        _answer(pipe, cpu_threads, logical_cpus)
+    except EOFError:  # whoever asked is gone
+        pass
+    except Exception as error:
+        pipe.send(_Failure(f"{type(error).__name__}: {' '.join(str(error).split())[:300]}"))
+
+
+def _answer(pipe: Any, cpu_threads: int | None, logical_cpus: int) -> None:
     _app.load_tensorflow()
     import tensorflow as tf
 
@@ -65,6 +118,12 @@ def _serve(pipe: Any, cpu_threads: int | None) -> None:
 
     if cpu_threads is not None:
         share_cores(cpu_threads)
+    for gpu in tf.config.list_physical_devices("GPU"):  # which several workers share
+        tf.config.experimental.set_memory_growth(gpu, True)
+    if logical_cpus > 1:
+        cpus = [tf.config.LogicalDeviceConfiguration()] * logical_cpus
+        tf.config.set_logical_device_configuration(tf.config.list_physical_devices("CPU")[0], cpus)
+    pipe.send(os.getpid())
     make = pipe.recv()  # its module, with Keras, is imported here
     tf.zeros([]).numpy()  # TensorFlow itself has started then
     start = time.perf_counter()

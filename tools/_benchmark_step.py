@@ -46,22 +46,30 @@ class Settings:
         """S."""
         return max(self.division.values())
 
+    @property
+    def sizes(self) -> dict[str, Any]:
+        """What `build` is told about the data."""
+        return {"num_classes": self.num_classes, "input_shape": (self.image_size, self.image_size, 3)}
+
+    def batch(self) -> tuple[np.ndarray, np.ndarray]:
+        """Views [B, S, H, W, 3] and labels [B, K], drawn from a fixed seed, float32."""
+        rng = np.random.default_rng(0)
+        views = rng.standard_normal((self.batch_size, self.split_factor, *self.sizes["input_shape"]), np.float32)
+        labels = np.eye(self.num_classes, dtype=np.float32)[rng.integers(self.num_classes, size=self.batch_size)]
+        return views, labels
+
     def system(self, name: str) -> Step:
         """A training step of the system `name`, in this process."""
-        spec = branch_spec(self.backbone, **self.division)
-        sizes = {"num_classes": self.num_classes, "input_shape": (self.image_size, self.image_size, 3)}
-        rng = np.random.default_rng(0)
-        shape = (self.batch_size, self.split_factor, *sizes["input_shape"])
-        views = rng.standard_normal(shape, np.float32)
-        labels = np.eye(self.num_classes, dtype=np.float32)[rng.integers(self.num_classes, size=self.batch_size)]
+        spec, sizes = branch_spec(self.backbone, **self.division), self.sizes
+        views, labels = self.batch()
         if name in (SEPARATE, SHARED_CORES):
             return _separate_step(spec, self.split_factor, sizes, views, labels)
         if name == TORCH:
             return _torch_step(spec, self.split_factor, sizes, views, labels)
         if name == LARGE:
-            return _stack_step(build(self.backbone, **sizes), views[:, :1], labels)
+            return stack_step(cotraining_model(build(self.backbone, **sizes)), views[:, :1], labels)
         stack = build(spec=spec, copies=self.split_factor, **sizes)
-        return _stack_step(stack, views, labels, jit="on" if name == XLA else "off")
+        return stack_step(cotraining_model(stack, jit="on" if name == XLA else "off"), views, labels)
 
     def worker(self, name: str, report: Callable[[str], None]) -> Worker:
         """The system `name` in a process of its own, on the threads that it would be used with."""
@@ -94,7 +102,7 @@ def run(
     names += [XLA] * xla + [TORCH] * bool(torch_version())
     with contextlib.ExitStack() as stack:
         workers = {name: stack.enter_context(settings.worker(name, report)) for name in names}
-        _rounds(workers, rounds, steps, report)
+        take_rounds(workers, rounds, steps, report)
     systems = {name: worker.times for name, worker in workers.items()}
     return {
         "head": ("", "build s", "trace + first step s", "of separate", "a step s", "of separate", "fastest s"),
@@ -113,7 +121,8 @@ def machine() -> dict[str, Any]:
     return {"cores": len(os.sched_getaffinity(0)), "processor": platform.machine(), "gpus": gpus, **versions}
 
 
-def _rounds(workers: dict[str, Worker], rounds: int, steps: int, report: Callable[[str], None]) -> None:
+def take_rounds(workers: Mapping[str, Worker], rounds: int, steps: int, report: Callable[[str], None]) -> None:
+    """Lets every worker take its turn of `steps` steps in each round; their `times` hold what a step took."""
     for worker in workers.values():
         worker.seconds(1)  # caches and thread pools are warm then
     for index in range(rounds):
@@ -139,9 +148,15 @@ def _row(name: str, system: dict[str, Any], separate: dict[str, Any]) -> tuple[s
     )
 
 
-def _stack_step(stack: BranchStack, views: np.ndarray, labels: np.ndarray, jit: str = "off") -> Step:
-    model = CoTrainingModel(stack, cotraining=CoTraining(weight=WEIGHT), jit=jit)
+def cotraining_model(stack: BranchStack, **options: Any) -> CoTrainingModel:
+    """The model whose step is timed, compiled; `options` are the model's."""
+    model = CoTrainingModel(stack, cotraining=CoTraining(weight=WEIGHT), **{"jit": "off", **options})
     model.compile(SGD(RATE, momentum=MOMENTUM))
+    return model
+
+
+def stack_step(model: CoTrainingModel, views: np.ndarray, labels: np.ndarray) -> Step:
+    """A training step of the model, on one batch again and again."""
     function, batch = tf.function(model.train_step, autograph=False), (tf.constant(views), tf.constant(labels))
     return lambda: function(batch)["loss"].numpy()
 

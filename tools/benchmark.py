@@ -6,6 +6,9 @@
 step of --backbone, 128 images each. `memory` tells peak memory and time of a step of --backbone for S = 1, 2, 4, by
 how activations are kept: all of them, in micro-batches, recomputed, one branch after the other.
 
+`scaling` times steps of --backbones over --split_factors at equal multiply-adds, over devices and over micro-batches
+(--parts chooses among the three). `xla` times small networks of all families, or --backbones, with XLA and without.
+
 Every system of a table is timed in turn, round by round: machines are shared and noisy, so ratios count. Run nothing
 else meanwhile.
 """
@@ -16,11 +19,14 @@ from typing import Any
 
 from absl import flags
 
+from divco_tf.errors import InputError
 from divco_tf.tools import _app
 
 _BACKBONE = flags.DEFINE_string("backbone", "wide_resnet40_1", "What `step` trains: a registered backbone.")
-_BACKBONES = flags.DEFINE_list("backbones", ["pyramidnet272", "densenet190", "senet154"], "What `compile` starts.")
+_BACKBONES = flags.DEFINE_list("backbones", None, "What `compile`, `scaling`, `xla` run; each has its list.")
 _SPLIT_FACTOR = flags.DEFINE_integer("split_factor", 4, "S.")
+_SPLIT_FACTORS = flags.DEFINE_list("split_factors", ["1", "2", "4"], "Each S of `scaling` and `memory`.")
+_PARTS = flags.DEFINE_list("parts", ["division", "devices", "micro_batches"], "The tables of `scaling`.")
 _UNDIVIDED = flags.DEFINE_bool("undivided", False, "Stack S copies of the backbone instead of dividing it.")
 _BATCH_SIZE = flags.DEFINE_integer("batch_size", None, "Images a step; 16, and for `views` 128, unless given.")
 _IMAGE_SIZE = flags.DEFINE_integer("image_size", 32, "Pixels a side.")
@@ -29,6 +35,7 @@ _DATA_DIR = flags.DEFINE_string("data_dir", None, "CIFAR-10 for `views`, prepare
 _XLA = flags.DEFINE_bool("xla", False, "Time the branch stack under XLA too.")
 _ROUNDS = flags.DEFINE_integer("rounds", 5, "Rounds in which every system takes its turn.")
 _STEPS = flags.DEFINE_integer("steps", 10, "Steps a turn.")
+_LIMIT = flags.DEFINE_float("limit", 60.0, "Seconds after which `xla` gives up waiting for a first step.")
 _OUT = flags.DEFINE_string("out", None, "A file for the result as JSON; without it JSON follows the table.")
 
 
@@ -70,13 +77,14 @@ def _step() -> dict[str, Any]:
 def _compile() -> dict[str, Any]:
     from divco_tf.models.spec import branch_spec
 
-    for backbone in _BACKBONES.value:
+    backbones = _BACKBONES.value or ["pyramidnet272", "densenet190", "senet154"]
+    for backbone in backbones:
         branch_spec(backbone, split_factor=_SPLIT_FACTOR.value)
     _app.load_tensorflow()
     from divco_tf.tools import _benchmark_compile
 
     return _benchmark_compile.run(
-        backbones=_BACKBONES.value,
+        backbones=backbones,
         split_factor=_SPLIT_FACTOR.value,
         batch_size=_batch_size(16),
         report=_report,
@@ -124,14 +132,15 @@ def _input() -> dict[str, Any]:
 def _memory() -> dict[str, Any]:
     from divco_tf.models.spec import branch_spec
 
-    for split_factor in _SPLIT_FACTORS:
+    split_factors = [_whole_number("split_factors", text) for text in _SPLIT_FACTORS.value]
+    for split_factor in split_factors:
         branch_spec(_BACKBONE.value, split_factor=split_factor)
     _app.load_tensorflow()
     from divco_tf.tools import _benchmark_memory
 
     return _benchmark_memory.run(
         _BACKBONE.value,
-        split_factors=_SPLIT_FACTORS,
+        split_factors=split_factors,
         batch_size=_batch_size(32),
         image_size=_IMAGE_SIZE.value,
         num_classes=_NUM_CLASSES.value,
@@ -142,11 +151,60 @@ def _memory() -> dict[str, Any]:
     )
 
 
+def _scaling() -> dict[str, Any]:
+    from divco_tf.models.spec import branch_spec
+
+    backbones = _BACKBONES.value or ["wide_resnet16_8", "resnet110", "resnext29_8x64d"]
+    split_factors = [_whole_number("split_factors", text) for text in _SPLIT_FACTORS.value]
+    for backbone in backbones:
+        for split_factor in split_factors:
+            branch_spec(backbone, split_factor=split_factor)
+    _app.load_tensorflow()
+    from divco_tf.tools import _benchmark_scaling
+
+    return _benchmark_scaling.run(
+        backbones=backbones,
+        split_factors=split_factors,
+        batch_size=_BATCH_SIZE.value,
+        image_size=_IMAGE_SIZE.value,
+        num_classes=_NUM_CLASSES.value,
+        parts=_PARTS.value,
+        rounds=_ROUNDS.value,
+        steps=_STEPS.value,
+        report=_report,
+    )
+
+
+def _xla() -> dict[str, Any]:
+    from divco_tf.models.spec import branch_spec
+
+    for backbone in _BACKBONES.value or []:
+        branch_spec(backbone)
+    _app.load_tensorflow()
+    from divco_tf.tools import _benchmark_xla
+
+    return _benchmark_xla.run(
+        backbones=_BACKBONES.value or list(_benchmark_xla.SMALL),
+        batch_size=_batch_size(8),
+        image_size=_IMAGE_SIZE.value,
+        num_classes=_NUM_CLASSES.value,
+        rounds=_ROUNDS.value,
+        steps=_STEPS.value,
+        limit=_LIMIT.value,
+        report=_report,
+    )
+
+
+def _whole_number(flag: str, text: str) -> int:
+    if not text.isdecimal():
+        raise InputError(f"--{flag} is no list of whole numbers. Received: {text}; 1,2,4 is one.")
+    return int(text)
+
+
 def _batch_size(default: int) -> int:
     return default if _BATCH_SIZE.value is None else _BATCH_SIZE.value
 
 
-_SPLIT_FACTORS = (1, 2, 4)
 _COMMANDS = {
     "step": _step,
     "compile": _compile,
@@ -154,6 +212,8 @@ _COMMANDS = {
     "views": _views,
     "input": _input,
     "memory": _memory,
+    "scaling": _scaling,
+    "xla": _xla,
 }
 
 

@@ -90,7 +90,9 @@ def test_separate_models_are_trained_by_the_same_loss_as_the_stack():
     rng = np.random.default_rng(0)
     views = rng.standard_normal((4, 2, 8, 8, 3)).astype(np.float32)
     labels = np.eye(3, dtype=np.float32)[rng.integers(3, size=4)]
-    stack = _benchmark_step._stack_step(build(spec=spec, copies=2, **SIZES), views, labels)
+    stack = _benchmark_step.stack_step(
+        _benchmark_step.cotraining_model(build(spec=spec, copies=2, **SIZES)), views, labels
+    )
     separate = _benchmark_step._separate_step(spec, 2, SIZES, views, labels)
     # Initial logits are nearly 0 whatever the draw (a linear layer of standard deviation 1e-3): 2 log 3.
     assert stack() == pytest.approx(2 * np.log(3), abs=0.05)

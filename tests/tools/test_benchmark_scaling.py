@@ -1,0 +1,114 @@
+"""`divco-benchmark scaling`, and the processes that benchmarks run in."""
+
+import json
+import time
+
+import numpy as np
+import pytest
+import tensorflow as tf
+
+from divco_tf.errors import InputError, RunError
+from divco_tf.models.branch_stack import build
+from divco_tf.tools import _benchmark_scaling as scaling
+from divco_tf.tools._benchmark_process import Worker
+from divco_tf.tools._benchmark_step import Settings, cotraining_model
+from tests.tiny import largest_difference, lively, one_line
+
+
+def settings(split_factor: int = 2, backbone: str = "tiny") -> Settings:
+    return Settings(backbone, {"split_factor": split_factor}, batch_size=4, image_size=8, num_classes=3)
+
+
+def quiet(line: str) -> None:
+    """A report that nobody reads."""
+
+
+def test_the_table_has_a_row_for_each_split_factor():
+    result = scaling.run(
+        backbones=["wide_resnet10_2"],
+        split_factors=[2],
+        batch_size=4,
+        rounds=2,
+        steps=1,
+        report=quiet,
+        parts=["division"],
+        image_size=8,
+        num_classes=3,
+    )
+    systems = json.loads(json.dumps(result["systems"]))["division"]["wide_resnet10_2"]
+    step, alone = (systems[f"S=2, {kind}"] for kind in (scaling.STEP, scaling.ALONE))
+    assert len(step["rounds"]) == len(alone["rounds"]) == 2
+    assert step["multiply_adds"] == step["activations"] == 1
+    median, fastest = step["median_ratios"], step["fastest_ratios"]
+    assert median["of_first"] == fastest["of_first"] == 1
+    assert median["overhead"] == 1 - np.median(np.divide(alone["rounds"], step["rounds"]))
+    assert fastest["overhead"] == 1 - min(alone["rounds"]) / min(step["rounds"])
+    ((head, rows),) = result["tables"]
+    assert [len(row) for row in rows] == [len(head)]
+    assert rows[0][:2] == ("wide_resnet10_2", "2")
+
+
+@pytest.mark.parametrize("split_factor", [1, 2])
+def test_loss_and_gradients_alone_are_those_of_the_training_step(split_factor):
+    case = settings(split_factor)
+    stack = lively(build(case.backbone, **case.division, **case.sizes))
+    views, labels = map(tf.constant, case.batch())
+    loss, gradients = scaling.loss_and_gradients(stack, views, labels)()
+    model = cotraining_model(stack)
+    expected, _, logits = model._gradients(views, labels, None, tf.constant(0), tf.constant(4))
+    assert len(gradients) == split_factor
+    stacked = [tf.stack(parts).numpy() for parts in zip(*gradients, strict=True)]
+    assert largest_difference(stacked, [gradient.numpy() for gradient in expected]) < 1e-5
+    assert max(np.abs(gradient).max() for gradient in stacked) > 0.01
+    assert float(loss) == pytest.approx(float(tf.reduce_mean(model._loss_values(logits, labels)["loss"])), abs=1e-5)
+
+
+def test_micro_batches_and_strategies_take_the_same_step():
+    systems = [scaling.System(settings(backbone="tiny_no_norm"), **options) for options in VARIANTS]
+    losses = []
+    for system in systems:
+        step = system.step()
+        losses.append([step() for _ in range(3)])
+    np.testing.assert_allclose(losses[1:], losses[:1] * (len(losses) - 1), rtol=1e-5)
+
+
+VARIANTS = ({}, {"micro_batches": 2}, {"micro_batches": 4}, {"strategy": "mirrored"})
+
+
+def test_what_does_not_divide_the_batch_is_no_case():
+    assert list(scaling._micro_batches(settings())) == ["1 of 4 images", "2 of 2 images", "4 of 1 images"]
+    odd = Settings("tiny", {"split_factor": 2}, batch_size=6, image_size=8, num_classes=3)
+    assert list(scaling._micro_batches(odd)) == ["1 of 6 images", "2 of 3 images"]
+
+
+def test_sizes_are_those_of_all_branches():
+    (large, activations), (divided, more) = (
+        scaling._sizes(Settings("wide_resnet16_8", {"split_factor": s}, 1, 32, 10)) for s in (1, 4)
+    )
+    assert divided / large == pytest.approx(1, abs=0.02)
+    assert more / activations == pytest.approx(2, abs=0.05)  # 4 networks of half the width
+
+
+def test_an_unknown_part_is_refused():
+    with pytest.raises(InputError) as error:
+        scaling.run(
+            backbones=["tiny"], split_factors=[1], batch_size=4, rounds=1, steps=1, report=quiet, parts=["device"]
+        )
+    assert one_line(error.value, says="device")
+
+
+def failing() -> None:
+    raise ValueError("first line\nsecond line")
+
+
+def sleeping() -> None:
+    time.sleep(600)
+
+
+@pytest.mark.parametrize(
+    ("make", "limit", "says"), [(failing, None, "ValueError: first line second line"), (sleeping, 15.0, "within 15 s")]
+)
+def test_a_worker_that_fails_or_takes_too_long_ends_in_one_line(make, limit, says):
+    with pytest.raises(RunError) as error:
+        Worker("a system", make, cpu_threads=None, report=quiet, limit=limit)
+    assert one_line(error.value, says=says)
