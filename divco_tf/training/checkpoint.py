@@ -213,7 +213,8 @@ class CheckpointWriter:
         if self._thread is not None and not self._thread.is_alive():
             self._thread = None
             if isinstance(self._error, OSError | tf.errors.OpError):
-                why = " ".join(str(self._error).split())[:200]
+                # TensorFlow's messages end with the reason: "{{function_node ...}} path; No space left on device".
+                why = getattr(self._error, "strerror", None) or self._error.message.split("; ")[-1].split(" [Op")[0]
                 last = self._checkpoints.last()
                 self._report(
                     f"the checkpoint of step {self._step} could not be written ({why}); training goes on, "
