@@ -1,6 +1,8 @@
 """A system under measurement in a process of its own: threads, traces and memory are a process's."""
 
+import ctypes
 import multiprocessing
+import pathlib
 import resource
 import time
 from collections.abc import Callable
@@ -9,6 +11,8 @@ from typing import Any
 from divco_tf.tools import _app
 
 Step = Callable[[], Any]
+_PEAK = "peak"
+_M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD = -1, -3  # of malloc.h
 
 
 class Worker:
@@ -19,17 +23,24 @@ class Worker:
       cpu_threads: among how many branches the process shares its cores (`runtime.share_cores`); None leaves
         TensorFlow's threads alone.
       report: called with a line when the first step has been taken.
+      measures_memory: `step_bytes` will be called; until `seconds` is, freed memory is given back.
 
     Attributes:
       times: "build" and "first" in seconds, "peak_mb" after the first step, and "rounds", seconds a step.
     """
 
     def __init__(
-        self, name: str, make: Callable[[], Step], *, cpu_threads: int | None, report: Callable[[str], None]
+        self,
+        name: str,
+        make: Callable[[], Step],
+        *,
+        cpu_threads: int | None,
+        report: Callable[[str], None],
+        measures_memory: bool = False,
     ) -> None:
         context = multiprocessing.get_context("spawn")
         self._pipe, theirs = context.Pipe()
-        self._process = context.Process(target=_serve, args=(theirs, cpu_threads), daemon=True)
+        self._process = context.Process(target=_serve, args=(theirs, cpu_threads, measures_memory), daemon=True)
         self._process.start()
         theirs.close()  # or a worker that dies would be waited for
         self._pipe.send(make)
@@ -41,6 +52,11 @@ class Worker:
         self._pipe.send(steps)
         return self._pipe.recv()
 
+    def step_bytes(self) -> int:
+        """The most memory that one step takes beside what the process, or its GPU, held before it."""
+        self._pipe.send(_PEAK)
+        return self._pipe.recv()
+
     def __enter__(self) -> "Worker":
         return self
 
@@ -49,7 +65,9 @@ class Worker:
         self._process.join()
 
 
-def _serve(pipe: Any, cpu_threads: int | None) -> None:
+def _serve(pipe: Any, cpu_threads: int | None, measures_memory: bool) -> None:
+    if measures_memory:
+        keep_freed_memory(False)
     _app.load_tensorflow()
     import tensorflow as tf
 
@@ -68,7 +86,51 @@ def _serve(pipe: Any, cpu_threads: int | None) -> None:
     pipe.send({"build": built - start, "first": first - built, "peak_mb": peak})
     while True:
         steps = pipe.recv()
+        if steps == _PEAK:
+            pipe.send(peak_growth(step))
+            continue
+        if measures_memory:
+            keep_freed_memory(True)
+            step()
+            measures_memory = False
         start = time.perf_counter()
         for _ in range(steps):
             step()
         pipe.send(time.perf_counter() - start)
+
+
+def keep_freed_memory(keep: bool) -> None:
+    """Whether the C library keeps blocks of more than 64 kB that were freed, as it does unless told otherwise (glibc).
+
+    It has an arena a thread and does not move memory between them: a process is then much larger than what lives in it.
+    """
+    size = 32 << 20 if keep else 1 << 16  # its own choice grows up to the former
+    libc = ctypes.CDLL(None)
+    libc.mallopt(_M_MMAP_THRESHOLD, size)
+    libc.mallopt(_M_TRIM_THRESHOLD, 2 * size)
+    libc.malloc_trim(0)
+
+
+def peak_growth(step: Step) -> int:
+    """How many bytes the memory of the first GPU, or of this process, is at most above where it was before `step`.
+
+    On CPU `keep_freed_memory(False)` must have been called when the process began: what is freed is gone then.
+    """
+    import tensorflow as tf
+
+    if tf.config.list_physical_devices("GPU"):
+        memory = tf.config.experimental
+        before = memory.get_memory_info("GPU:0")["current"]
+        memory.reset_memory_stats("GPU:0")
+        step()
+        return memory.get_memory_info("GPU:0")["peak"] - before
+    ctypes.CDLL(None).malloc_trim(0)
+    pathlib.Path("/proc/self/clear_refs").write_text("5")  # the peak is the present size now (proc(5))
+    before = _status_bytes("VmRSS")
+    step()
+    return _status_bytes("VmHWM") - before
+
+
+def _status_bytes(field: str) -> int:
+    lines = pathlib.Path("/proc/self/status").read_text().splitlines()
+    return 1024 * next(int(line.split()[1]) for line in lines if line.startswith(f"{field}:"))

@@ -3,7 +3,8 @@
 `step` times training steps, `compile` the way to the first one of deep networks, with the peak memory;
 `grouped` times grouped convolutions and networks of them (of the flags it takes --rounds and --out);
 `views` times making views (--data_dir, --batch_size, --split_factor, --rounds, --steps), `input` what they add to a
-step of --backbone, 128 images each.
+step of --backbone, 128 images each. `memory` tells peak memory and time of a step of --backbone for S = 1, 2, 4, by
+how activations are kept: all of them, in micro-batches, recomputed, one branch after the other.
 
 Every system of a table is timed in turn, round by round: machines are shared and noisy, so ratios count. Run nothing
 else meanwhile.
@@ -120,11 +121,40 @@ def _input() -> dict[str, Any]:
     )
 
 
+def _memory() -> dict[str, Any]:
+    from divco_tf.models.spec import branch_spec
+
+    for split_factor in _SPLIT_FACTORS:
+        branch_spec(_BACKBONE.value, split_factor=split_factor)
+    _app.load_tensorflow()
+    from divco_tf.tools import _benchmark_memory
+
+    return _benchmark_memory.run(
+        _BACKBONE.value,
+        split_factors=_SPLIT_FACTORS,
+        batch_size=_batch_size(32),
+        image_size=_IMAGE_SIZE.value,
+        num_classes=_NUM_CLASSES.value,
+        rounds=_ROUNDS.value,
+        steps=_STEPS.value,
+        jit="on" if _XLA.value else "off",
+        report=_report,
+    )
+
+
 def _batch_size(default: int) -> int:
     return default if _BATCH_SIZE.value is None else _BATCH_SIZE.value
 
 
-_COMMANDS = {"step": _step, "compile": _compile, "grouped": _grouped, "views": _views, "input": _input}
+_SPLIT_FACTORS = (1, 2, 4)
+_COMMANDS = {
+    "step": _step,
+    "compile": _compile,
+    "grouped": _grouped,
+    "views": _views,
+    "input": _input,
+    "memory": _memory,
+}
 
 
 def _report(line: str) -> None:

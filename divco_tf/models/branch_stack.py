@@ -14,6 +14,7 @@ import tensorflow as tf
 
 from divco_tf.errors import InputError
 from divco_tf.models import draws
+from divco_tf.models import remat as recomputation
 from divco_tf.models.backbones import BACKBONES, backbone_of
 from divco_tf.models.divide import check_split_factor
 from divco_tf.models.spec import branch_spec
@@ -142,6 +143,8 @@ class BranchStack(keras.Model):
         *,
         training: bool,
         jit: bool = False,
+        remat: bool = False,
+        in_turn: bool = False,
     ) -> tuple[tf.Tensor, list[tf.Tensor]]:
         """The S networks as a pure function: nothing is read from or written to this object's variables.
 
@@ -152,12 +155,15 @@ class BranchStack(keras.Model):
           branch_draws: S tensors uint64 [B, 2] (`models.draws.draw_keys`) when training; default: none needed.
           training: a static bool.
           jit: compile each branch by XLA.
+          remat: compute activations again for the gradient, block by block, instead of keeping them (`models.remat`).
+          in_turn: one branch after the other, in the gradient too; none keeps its activations meanwhile.
 
         Returns:
           logits float32 [B, S, K], new statistics (stacked).
         """
         views = self._check_views(views)
-        split_factor, function = self.split_factor, self.network.function(training=training, jit=jit)
+        split_factor = self.split_factor
+        function = self.network.function(training=training, jit=jit, remat=remat and training, in_turn=in_turn)
         per_view = tf.unstack(views, num=split_factor, axis=1) if views.shape.rank == 5 else [views] * split_factor
         if branch_draws is None:
             branch_draws = [tf.zeros([tf.shape(views)[0], *draws.DRAW_SHAPE], tf.uint64)] * split_factor
@@ -295,17 +301,24 @@ class Network:
 
     def __init__(self, template: keras.Model) -> None:
         self.template = template
-        self._functions: dict[tuple[bool, bool], Callable] = {}
+        self._functions: dict[tuple[bool, ...], Callable] = {}
 
-    def function(self, *, training: bool, jit: bool) -> Callable:
-        """(weights, statistics, view, draw) -> (logits, new statistics), of one branch, traced once."""
-        if (training, jit) not in self._functions:
+    def function(self, *, training: bool, jit: bool, remat: bool = False, in_turn: bool = False) -> Callable:
+        """(weights, statistics, view, draw) -> (logits, new statistics), of one branch, traced once.
+
+        With `in_turn` it is for the branches of one step: each call waits for the one before.
+        """
+        key = (training, jit, remat, in_turn and remat)
+        if key not in self._functions:
 
             def network(weights: list, statistics: list, view: tf.Tensor, draw: tf.Tensor) -> tuple:
                 return self.template.stateless_call(weights, statistics, [view, draw], training=training)
 
-            self._functions[training, jit] = tf.function(network, jit_compile=jit, autograph=False)
-        return self._functions[training, jit]
+            if remat:  # XLA compiles the segments
+                network = recomputation.segmented(self.template, training=training, jit=jit, keep_last=not in_turn)
+            self._functions[key] = tf.function(network, jit_compile=jit and not remat, autograph=False)
+        function = self._functions[key]
+        return recomputation.in_turn(function, recompute=training and not remat) if in_turn else function
 
 
 def _never_empty(batch: tf.Tensor) -> tf.Tensor:

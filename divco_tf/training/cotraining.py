@@ -34,6 +34,8 @@ class CoTrainingModel(keras.Model):
       micro_batches: into how many parts a replica's batch is divided, one after the other; the update is the
         whole batch's. Each part starts from the step's batch-norm statistics; the new ones are the parts' mean.
       jit: "auto" (on for GPU and TPU), "on" or "off": compile each branch by XLA.
+      remat: less memory for one more forward pass: activations are computed again for the gradient, block by block.
+      branches_in_turn: one branch after the other, so that the activations of one live at a time.
       seed: of dropout and its like.
       ema_decay: keeps a moving average of weights and statistics, `ema`: after step t it moves towards them by
         1 - min(ema_decay, (1 + t) / (10 + t)), so that the first steps do not stay in it. None keeps none.
@@ -52,6 +54,8 @@ class CoTrainingModel(keras.Model):
         label_smoothing: float = 0.0,
         micro_batches: int = 1,
         jit: str = "auto",
+        remat: bool = False,
+        branches_in_turn: bool = False,
         seed: int = 0,
         ema_decay: float | None = None,
         name: str | None = None,
@@ -66,6 +70,8 @@ class CoTrainingModel(keras.Model):
         self.label_smoothing = label_smoothing
         self.micro_batches = micro_batches
         self.jit = jit
+        self.remat = bool(remat)
+        self.branches_in_turn = bool(branches_in_turn)
         self.seed = seed
         self.ema_decay = ema_decay
         self._steps_per_epoch = steps_per_epoch
@@ -157,6 +163,8 @@ class CoTrainingModel(keras.Model):
             "label_smoothing": self.label_smoothing,
             "micro_batches": self.micro_batches,
             "jit": self.jit,
+            "remat": self.remat,
+            "branches_in_turn": self.branches_in_turn,
             "seed": self.seed,
             "ema_decay": self.ema_decay,
             "name": self.name,
@@ -225,6 +233,7 @@ class CoTrainingModel(keras.Model):
         weights, statistics = self._state()
         smoothed = losses.smooth_labels(targets, self.label_smoothing)
         step, size = self.step.value, tf.shape(views)[0]
+        options = {"training": True, "jit": self._jit, "remat": self.remat, "in_turn": self.branches_in_turn}
         sample_weight = tf.ones([size]) if sample_weight is None else tf.cast(sample_weight, tf.float32)
 
         def part(views: tf.Tensor, smoothed: tf.Tensor, sample_weight: tf.Tensor, positions: tf.Tensor) -> tuple:
@@ -234,7 +243,7 @@ class CoTrainingModel(keras.Model):
             ]
             with tf.GradientTape() as tape:
                 tape.watch(weights)
-                logits, new = self.stack.run(weights, statistics, views, branch_draws, training=True, jit=self._jit)
+                logits, new = self.stack.run(weights, statistics, views, branch_draws, **options)
                 values = self._loss_values(logits, smoothed)["loss"] * sample_weight
                 loss = self.optimizer.scale_loss(tf.reduce_sum(values) / tf.cast(global_size, tf.float32))
             return tape.gradient(loss, weights, unconnected_gradients="zero"), new, logits

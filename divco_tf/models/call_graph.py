@@ -1,0 +1,162 @@
+"""A functional model as a list of calls, and what the gradient of each needs."""
+
+import dataclasses
+import functools
+import itertools
+import math
+from collections.abc import Iterator
+from typing import Any
+
+import keras
+from keras.src.models.functional import Functional
+
+from divco_tf.models.layers import stochastic
+
+
+@dataclasses.dataclass(frozen=True)
+class Call:
+    """One call of a Keras operation; tensors are numbered, and a nested model's are the outer one's.
+
+    Attributes:
+      node: Keras's record of the call, with its arguments.
+      inputs: numbers of `node.input_tensors`.
+      outputs: numbers of `node.outputs`.
+    """
+
+    node: Any
+    inputs: tuple[int, ...]
+    outputs: tuple[int, ...]
+
+    @property
+    def operation(self) -> Any:
+        """The layer or operation that is called."""
+        return self.node.operation
+
+    @functools.cached_property
+    def variables(self) -> list[keras.Variable]:
+        """The layer's variables, the states of its random seeds included."""
+        return list(self.operation.variables) if isinstance(self.operation, keras.Layer) else []
+
+
+@dataclasses.dataclass(frozen=True)
+class CallGraph:
+    """The calls of a functional model in an order in which they can be made.
+
+    Attributes:
+      inputs: numbers of the model's inputs.
+      calls: the calls.
+      outputs: numbers of the model's outputs.
+      tensors: Keras's symbolic tensor of each number.
+    """
+
+    inputs: tuple[int, ...]
+    calls: tuple[Call, ...]
+    outputs: tuple[int, ...]
+    tensors: dict[int, Any]
+
+    def live(self) -> list[frozenset[int]]:
+        """After each call, the tensors made by then that a later call or the output takes; inputs left out."""
+        alive, after = set(self.outputs), []
+        for call in reversed(self.calls):
+            after.append(frozenset(alive) - set(self.inputs))
+            alive = (alive - set(call.outputs)) | set(call.inputs)
+        return after[::-1]
+
+    def bytes_of(self, numbers: Any) -> int:
+        """Bytes an example of these tensors."""
+        return sum(_bytes(self.tensors[number]) for number in numbers)
+
+
+def call_graph(model: keras.Model) -> CallGraph:
+    """The calls of a functional model; functional models that it calls are taken apart."""
+    counter, tensors = itertools.count(), {}
+    numbers = {}
+    for tensor in model.inputs:
+        numbers[id(tensor)] = number = next(counter)
+        tensors[number] = tensor
+    inputs = tuple(numbers.values())
+    calls = tuple(_calls(model, numbers, tensors, counter))
+    return CallGraph(inputs, calls, tuple(numbers[id(tensor)] for tensor in model.outputs), tensors)
+
+
+def _calls(model: Any, numbers: dict[int, int], tensors: dict[int, Any], counter: Iterator[int]) -> Iterator[Call]:
+    """`numbers` are those of symbolic tensors by identity, of one call of the model: it may be called again."""
+    for depth in sorted(model._nodes_by_depth, reverse=True):
+        for node in model._nodes_by_depth[depth]:
+            if node.is_input:
+                continue
+            inputs = tuple(numbers[id(tensor)] for tensor in node.input_tensors)
+            inner = node.operation
+            if _can_be_taken_apart(node):
+                within = dict(zip(map(id, inner.inputs), inputs, strict=True))
+                yield from _calls(inner, within, tensors, counter)
+                for tensor, inside in zip(node.outputs, inner.outputs, strict=True):
+                    numbers[id(tensor)] = within[id(inside)]
+                continue
+            for tensor in node.outputs:
+                numbers[id(tensor)] = number = next(counter)
+                tensors[number] = tensor
+            yield Call(node, inputs, tuple(numbers[id(tensor)] for tensor in node.outputs))
+
+
+def _can_be_taken_apart(node: Any) -> bool:
+    """Whether calling the node's operation is no more than calling what is in it."""
+    inner = node.operation
+    if not isinstance(inner, Functional) or type(inner).call is not Functional.call:
+        return False
+    given = [(tensor.shape, tensor.dtype) for tensor in node.input_tensors]
+    return given == [(tensor.shape, tensor.dtype) for tensor in inner.inputs]
+
+
+def kept_for_gradient(call: Call) -> tuple[set[int], int]:
+    """What TensorFlow keeps of a call until its gradient has been computed.
+
+    Returns:
+      numbers of its inputs and outputs that are kept, and bytes an example of what it makes inside.
+    """
+    layer, inputs, outputs = call.operation, set(call.inputs), set(call.outputs)
+    if isinstance(layer, (*_NOTHING, stochastic.ShakeDrop, stochastic.ShakeShake)):
+        return set(), 0
+    if isinstance(layer, stochastic.Dropout):
+        return set(), _mask_bytes(call) if layer.rate else 0
+    if isinstance(layer, (stochastic.ChannelDropout, stochastic.DropPath)):
+        return set(), 0
+    if isinstance(layer, keras.layers.ReLU):
+        return outputs, 0
+    if isinstance(layer, (*_KERNELS, keras.layers.BatchNormalization)):
+        activated = getattr(layer, "activation", None) not in (None, keras.activations.linear)
+        return inputs | outputs if activated else inputs, 0
+    if isinstance(layer, keras.layers.Multiply):
+        return inputs, 0
+    if isinstance(layer, keras.layers.Activation) and layer.activation is not keras.activations.relu:
+        return inputs, _bytes(call.node.outputs[0])  # x * sigmoid(x) keeps both factors
+    return inputs | outputs, 0
+
+
+_NOTHING = (
+    keras.layers.Add,
+    keras.layers.Average,
+    keras.layers.AveragePooling2D,
+    keras.layers.Concatenate,
+    keras.layers.Cropping2D,
+    keras.layers.Flatten,
+    keras.layers.GlobalAveragePooling2D,
+    keras.layers.Reshape,
+    keras.layers.UpSampling2D,
+    keras.layers.ZeroPadding2D,
+)
+"""Their gradients need shapes only."""
+
+_KERNELS = (keras.layers.Conv2D, keras.layers.Dense, keras.layers.DepthwiseConv2D, keras.layers.SeparableConv2D)
+
+
+def _mask_bytes(call: Call) -> int:
+    return _bytes(call.node.outputs[0])
+
+
+def _bytes(tensor: Any) -> int:
+    size = tensor.dtype and keras.backend.standardize_dtype(tensor.dtype)
+    return math.prod(tensor.shape[1:]) * (1 if size == "bool" else _WIDTHS.get(size, 4))
+
+
+_WIDTHS = {"float16": 2, "bfloat16": 2, "float64": 8, "int64": 8, "uint64": 8, "int8": 1, "uint8": 1}
