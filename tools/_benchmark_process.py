@@ -15,6 +15,7 @@ from divco_tf.tools import _app
 
 Step = Callable[[], Any]
 _PEAK = "peak"
+_M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD = -1, -3  # of malloc.h
 
 
 class OutOfTime(RunError):
@@ -31,6 +32,7 @@ class Worker:
       report: called with a line when the first step has been taken.
       logical_cpus: into how many devices the process divides its CPU.
       limit: seconds that the worker may take for anything; None: any.
+      measures_memory: `step_bytes` will be called; until `seconds` is, freed memory is given back.
 
     Attributes:
       times: "build" and "first" in seconds, "peak_mb" after the first step, and "rounds", seconds a step.
@@ -48,11 +50,14 @@ class Worker:
         report: Callable[[str], None],
         logical_cpus: int = 1,
         limit: float | None = None,
+        measures_memory: bool = False,
     ) -> None:
         context = multiprocessing.get_context("spawn")
         self._name, self._limit = name, limit
         self._pipe, theirs = context.Pipe()
-        self._process = context.Process(target=_serve, args=(theirs, cpu_threads, logical_cpus), daemon=True)
+        self._process = context.Process(
+            target=_serve, args=(theirs, cpu_threads, logical_cpus, measures_memory), daemon=True
+        )
         self._process.start()
         theirs.close()  # or a worker that dies would be waited for
         self._receive()  # TensorFlow is imported, which the first step's limit does not count
@@ -101,16 +106,18 @@ class _Failure:
     told: str
 
 
-def _serve(pipe: Any, cpu_threads: int | None, logical_cpus: int) -> None:
+def _serve(pipe: Any, cpu_threads: int | None, logical_cpus: int, measures_memory: bool) -> None:
+    if measures_memory:
+        keep_freed_memory(False)
     try:
-        _answer(pipe, cpu_threads, logical_cpus)
+        _answer(pipe, cpu_threads, logical_cpus, measures_memory)
     except EOFError:  # whoever asked is gone
         pass
     except Exception as error:
         pipe.send(_Failure(f"{type(error).__name__}: {' '.join(str(error).split())[:300]}"))
 
 
-def _answer(pipe: Any, cpu_threads: int | None, logical_cpus: int) -> None:
+def _answer(pipe: Any, cpu_threads: int | None, logical_cpus: int, measures_memory: bool) -> None:
     _app.load_tensorflow()
     import tensorflow as tf
 
@@ -138,14 +145,33 @@ def _answer(pipe: Any, cpu_threads: int | None, logical_cpus: int) -> None:
         if steps == _PEAK:
             pipe.send(peak_growth(step))
             continue
+        if measures_memory:
+            keep_freed_memory(True)
+            step()
+            measures_memory = False
         start = time.perf_counter()
         for _ in range(steps):
             step()
         pipe.send(time.perf_counter() - start)
 
 
+def keep_freed_memory(keep: bool) -> None:
+    """Whether the C library keeps blocks of more than 64 kB that were freed, as it does unless told otherwise (glibc).
+
+    It has an arena a thread and does not move memory between them: a process is then much larger than what lives in it.
+    """
+    size = 32 << 20 if keep else 1 << 16  # its own choice grows up to the former
+    libc = ctypes.CDLL(None)
+    libc.mallopt(_M_MMAP_THRESHOLD, size)
+    libc.mallopt(_M_TRIM_THRESHOLD, 2 * size)
+    libc.malloc_trim(0)
+
+
 def peak_growth(step: Step) -> int:
-    """How many bytes the memory of the first GPU, or of this process, is at most above where it was before `step`."""
+    """How many bytes the memory of the first GPU, or of this process, is at most above where it was before `step`.
+
+    On CPU `keep_freed_memory(False)` must have been called when the process began: what is freed is gone then.
+    """
     import tensorflow as tf
 
     if tf.config.list_physical_devices("GPU"):
@@ -154,10 +180,8 @@ def peak_growth(step: Step) -> int:
         memory.reset_memory_stats("GPU:0")
         step()
         return memory.get_memory_info("GPU:0")["peak"] - before
-    libc = ctypes.CDLL(None)
-    libc.malloc_trim(0)  # what was freed goes back to the system, or the step would take it without growing
-    process = pathlib.Path("/proc/self")
-    (process / "clear_refs").write_text("5")  # the peak is the present size now (proc(5))
+    ctypes.CDLL(None).malloc_trim(0)
+    pathlib.Path("/proc/self/clear_refs").write_text("5")  # the peak is the present size now (proc(5))
     before = _status_bytes("VmRSS")
     step()
     return _status_bytes("VmHWM") - before

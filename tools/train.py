@@ -1,6 +1,7 @@
 """Trains an experiment: divco-train --config digits/wide_resnet10_2_split4 --model_dir runs/digits.
 
-The same command run again goes on where it stopped. All settings are gin's; --bind changes one of them.
+The same command run again goes on where it stopped. All settings are gin's; --bind changes one of them. With --dry_run
+the plan of the run is printed, with what is missing for it, and nothing is trained or written.
 """
 
 import pathlib
@@ -13,6 +14,11 @@ _CONFIG, _BIND = _app.config_flags()
 _MODEL_DIR = _app.model_dir_flag()
 _DATA_DIR = _app.data_dir_flag()
 _EXTEND = flags.DEFINE_bool("extend", False, "Train a finished run for the more epochs that its config asks for now.")
+_DRY_RUN = flags.DEFINE_bool(
+    "dry_run",
+    False,
+    "Print the plan of the run, check config, data and disk, and end; the last line says if all is there.",
+)
 
 
 def main() -> None:
@@ -23,6 +29,18 @@ def main() -> None:
     _app.load_tensorflow()
     _configs.parse_config(_CONFIG.value, _BIND.value)
     experiment, options = _configs.experiment(), _configs.options()
+    if _DRY_RUN.value:
+        from divco_tf.training.plan import plan
+
+        described = plan(
+            experiment,
+            model_dir=_MODEL_DIR.value,
+            data_dir=_DATA_DIR.value,
+            options=options,
+            extend=_EXTEND.value,
+        )
+        print(*described.lines(), sep="\n")
+        return
 
     from divco_tf.tools._tables import evaluation_table
     from divco_tf.training.loop import train

@@ -37,6 +37,7 @@ class Dataset:
     test_splits: tuple[str, ...] = ("test",)
     test_share: float = 0.0  # the share that is set apart by hash where no test images are stored
     class_names: tuple[str, ...] | None = None
+    train_images: int | None = None  # in train_splits, where that is known before they are read
     resize: str = "stretch"  # how images of another size are brought to image_size, see Preprocessing
 
 
@@ -63,6 +64,7 @@ DATASETS = {
             mean=(0.4914, 0.4822, 0.4465),
             std=(0.2023, 0.1994, 0.2010),
             tfds_name="cifar10",
+            train_images=50_000,
             class_names=tuple(_CIFAR10_CLASSES.split()),
         ),
         Dataset(
@@ -72,6 +74,7 @@ DATASETS = {
             mean=(0.5071, 0.4865, 0.4409),
             std=(0.2673, 0.2564, 0.2762),
             tfds_name="cifar100",
+            train_images=50_000,
             class_names=tuple(_CIFAR100_CLASSES.split()),
         ),
         Dataset(
@@ -82,6 +85,7 @@ DATASETS = {
             std=(0.1965, 0.1983, 0.1994),
             tfds_name="svhn_cropped",
             train_splits=("train", "extra"),
+            train_images=73_257 + 531_131,
             class_names=tuple("0123456789"),
         ),
         Dataset(
@@ -92,6 +96,7 @@ DATASETS = {
             mean=_IMAGENET_MEAN,
             std=_IMAGENET_STD,
             tfds_name="imagenet2012",
+            train_images=1_281_167,
             test_splits=("validation",),
             resize="shorter_side_crop",
         ),

@@ -51,7 +51,10 @@ def recomputed(function: Recomputable, inputs: Tensors, others: Tensors) -> tupl
             with tf.GradientTape() as tape:
                 tape.watch(again)
                 outputs, _ = function(again, others_again)
-            return tape.gradient(outputs, again, output_gradients=upstream, unconnected_gradients="zero")
+            gradients = tape.gradient(outputs, again, output_gradients=upstream, unconnected_gradients="zero")
+            # All at once: else gradients of weights would wait, with all they need, while the way back is pursued.
+            with _when_there(gradients):
+                return [tf.identity(x) for x in gradients]
 
         return (*outputs, *(tf.stop_gradient(x) for x in rest)), gradient
 

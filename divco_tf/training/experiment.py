@@ -17,7 +17,8 @@ from divco_tf.data.preprocessing import Preprocessing
 from divco_tf.data.sources import Source, open_source
 from divco_tf.errors import InputError
 from divco_tf.models.branch_stack import BranchStack, build
-from divco_tf.models.spec import check_division
+from divco_tf.models.spec import branch_spec, check_division
+from divco_tf.models.summary import Sizes
 from divco_tf.training.checkpoint import Checkpoint, Checkpoints
 from divco_tf.training.cotraining import check_ema_decay
 from divco_tf.training.optimizers import OptimizerConfig
@@ -138,6 +139,12 @@ class Experiment:
             **self._division,
         )
 
+    def branch_spec(self, num_classes: int) -> Any:
+        """The spec of each branch."""
+        size = self.preprocessing.image_size
+        sizes = Sizes(num_classes=num_classes, input_shape=(size, size, 3))
+        return branch_spec(self.backbone, sizes=sizes, **self._division)
+
     @property
     def _division(self) -> dict[str, Any]:
         names = ("split_factor", "divide_regularisers", "rule", "budget")
@@ -159,6 +166,24 @@ class Experiment:
             raise InputError(
                 f"The data do not fit the dataset {self.dataset} of {expected} classes. "
                 f"Received: {source.num_classes} classes; choose the dataset that the folder holds."
+            )
+
+    def check_run(self, *, replicas: int, micro_batches: int) -> None:
+        """Refuses what cannot be trained so.
+
+        Raises:
+          InputError: early stopping without held-out images, or a batch that does not divide.
+        """
+        if self.early_stopping is not None and not self.held_out:
+            raise InputError(
+                f"A run is stopped early by images that are held out. Received: early_stopping={self.early_stopping}, "
+                "held_out=0; held_out=0.1 would work."
+            )
+        parts = replicas * micro_batches
+        if self.batch_size % parts:
+            raise InputError(
+                f"The batch does not divide into {replicas} replicas of {micro_batches} micro-batches. Received: "
+                f"batch_size={self.batch_size}; a multiple of {parts} would work."
             )
 
     def identity(self, source: Source | None) -> dict[str, Any]:
@@ -280,22 +305,35 @@ def claim_model_dir(model_dir: pathlib.Path, experiment: Experiment, source: Sou
     """
     path = files.make_writable(model_dir, "model_dir") / RECORD
     identity = experiment.identity(source)
-    if path.exists():
-        record = json.loads(path.read_text())
-        if "imported" in record:
-            raise InputError(
-                f"An imported checkpoint is not trained on. Received: {model_dir}; choose another model_dir."
-            )
-        # Read and written again: a run of a release that did not have a field yet had its default.
-        before = {**_experiment(record).identity(None), "data": record["identity"]["data"]}
-        different = [key for key in identity if identity[key] != before.get(key)]
-        longer = different == ["epochs"] and identity["epochs"] > before["epochs"]
-        if different and not (longer and extend):
-            told = "; ".join(_difference(key, before.get(key), identity[key]) for key in different)
-            way_out = "pass --extend to train it for more epochs" if longer else "choose another model_dir"
-            raise InputError(f"{model_dir} holds another experiment. Received: {told}; {way_out}.")
+    check_model_dir(model_dir, identity, extend=extend)
     write_record(path, identity, source.class_names)
     return Run(model_dir, experiment, source.class_names)
+
+
+def check_model_dir(model_dir: pathlib.Path, identity: Mapping[str, Any], *, extend: bool = False) -> bool:
+    """Whether the experiment of an `identity` lies in `model_dir` already; nothing is written.
+
+    An identity without data (None) is compared without them.
+
+    Raises:
+      InputError: another experiment lies there; the differences are named.
+    """
+    path = model_dir / RECORD
+    if not path.exists():
+        return False
+    record = json.loads(path.read_text())
+    if "imported" in record:
+        raise InputError(f"An imported checkpoint is not trained on. Received: {model_dir}; choose another model_dir.")
+    # Read and written again: a run of a release that did not have a field yet had its default.
+    data = None if identity["data"] is None else record["identity"]["data"]
+    before = {**_experiment(record).identity(None), "data": data}
+    different = [key for key in identity if identity[key] != before.get(key)]
+    longer = different == ["epochs"] and identity["epochs"] > before["epochs"]
+    if different and not (longer and extend):
+        told = "; ".join(_difference(key, before.get(key), identity[key]) for key in different)
+        way_out = "pass --extend to train it for more epochs" if longer else "choose another model_dir"
+        raise InputError(f"{model_dir} holds another experiment. Received: {told}; {way_out}.")
+    return True
 
 
 def write_record(path: pathlib.Path, identity: Mapping[str, Any], class_names: Sequence[str], **more: Any) -> None:

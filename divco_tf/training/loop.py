@@ -16,7 +16,7 @@ from divco_tf import files
 from divco_tf.data.pipeline import ViewPipeline, reading
 from divco_tf.data.sources import Source, cached
 from divco_tf.data.sources.check import tell_unusual
-from divco_tf.errors import InputError, Preempted, RunError
+from divco_tf.errors import Preempted, RunError
 from divco_tf.training.checkpoint import Checkpoints, CheckpointWriter
 from divco_tf.training.cotraining import CoTrainingModel
 from divco_tf.training.evaluation import Evaluation, Predictor, score
@@ -94,7 +94,7 @@ class _Run:
         source = self._open("train", on_error=options.on_error)
         experiment.check_classes(source)
         tell_unusual(source, report=report)
-        self._check()
+        experiment.check_run(replicas=self.strategy.num_replicas_in_sync, micro_batches=options.micro_batches)
         self.pipeline = make_pipeline(experiment, self._cached(source), on_error=options.on_error, part=self.job.part)
         warm_up = threading.Thread(target=self.pipeline.warm_up, daemon=True)  # while the model is built
         warm_up.start()
@@ -236,20 +236,6 @@ class _Run:
             threads=options.threads,
             report=self.report,
         )
-
-    def _check(self) -> None:
-        if self.experiment.early_stopping is not None and not self.experiment.held_out:
-            raise InputError(
-                f"A run is stopped early by images that are held out. Received: early_stopping="
-                f"{self.experiment.early_stopping}, held_out=0; held_out=0.1 would work."
-            )
-        parts = self.strategy.num_replicas_in_sync * self.options.micro_batches
-        if self.experiment.batch_size % parts:
-            raise InputError(
-                f"The batch does not divide into {self.strategy.num_replicas_in_sync} replicas of "
-                f"{self.options.micro_batches} micro-batches. Received: batch_size={self.experiment.batch_size}; "
-                f"a multiple of {parts} would work."
-            )
 
     def _resume(self) -> int:
         found = self.checkpoints.restore_last(self.state, report=self.report, set_aside=self.job.chief)
