@@ -22,6 +22,8 @@ from divco_tf.training.optimizers import SGD
 
 PLAIN = "plain"
 MICRO_BATCHES = 4
+PEAKS = 2
+"""They hardly differ from step to step."""
 WAYS: dict[str, dict[str, Any]] = {
     PLAIN: {},
     f"{MICRO_BATCHES} micro-batches": {"micro_batches": MICRO_BATCHES},
@@ -121,7 +123,7 @@ def _measure(
         workers = {way: stack.enter_context(settings.worker(way, report)) for way in ways}
         for way, worker in workers.items():
             worker.times["estimate_mb"] = settings.estimate(way) / 1e6
-            worker.times["peaks_mb"] = [worker.step_bytes() / 1e6 for _ in range(rounds)]
+            worker.times["peaks_mb"] = [worker.step_bytes() / 1e6 for _ in range(PEAKS)]
         for _ in range(rounds):
             for worker in workers.values():
                 worker.times["rounds"].append(worker.seconds(steps) / steps)

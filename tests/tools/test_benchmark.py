@@ -64,6 +64,28 @@ def test_compile_tells_both_ways_to_the_first_step():
     assert len(result["rows"]) == 2
 
 
+def test_memory_tells_peak_and_time_of_every_way():
+    from divco_tf.tools import _benchmark_memory
+
+    result = _benchmark_memory.run(
+        "wide_resnet10_1",
+        split_factors=(1,),
+        batch_size=32,
+        image_size=32,
+        num_classes=3,
+        rounds=1,
+        steps=1,
+        report=lambda line: None,
+    )
+    systems = result["systems"]["S=1"]
+    assert set(systems) == {"plain", "4 micro-batches", "remat", "remat, 4 micro-batches"}  # one branch has no turn
+    assert systems["4 micro-batches"]["step_mb"] < 0.6 * systems["plain"]["step_mb"]
+    assert systems["plain"]["memory_of_plain"] == systems["plain"]["step_of_plain"] == 1
+    assert all(system["estimate_mb"] > 1 and min(system["rounds"]) > 0 for system in systems.values())
+    assert len(result["rows"]) == len(systems)
+    json.dumps(result)
+
+
 def test_separate_models_have_kerass_own_batch_norm(monkeypatch):
     from divco_tf.tools import _benchmark_step
 

@@ -181,6 +181,19 @@ def test_micro_batches_are_the_whole_batch_without_normalisation(count, jit):
     assert models[0][1] == pytest.approx(models[1][1], rel=1e-5)
 
 
+@pytest.mark.parametrize("ways", [("remat",), ("branches_in_turn",), ("remat", "branches_in_turn")])
+@pytest.mark.parametrize("micro_batches", [1, 2])
+def test_less_memory_changes_no_update(ways, micro_batches):
+    views, soft = batch()
+    models = []
+    for options in ({}, dict.fromkeys(ways, True)):
+        model = compiled(lively(tiny_stack(dropout=0.6)), micro_batches=micro_batches, seed=3, **options)
+        for _ in range(2):
+            model.train_on_batch(views, soft)
+        models.append(tiny.values(model.stack.variables))
+    assert tiny.largest_difference(*models) < 1e-6
+
+
 def test_statistics_are_the_mean_over_micro_batches():
     views, soft = batch()
     stack = lively(tiny_stack())
@@ -279,6 +292,8 @@ def test_the_whole_model_saves_and_loads_and_goes_on(precision, tmp_path):
         "ensembling": "max_probabilities",
         "label_smoothing": 0.1,
         "micro_batches": 2,
+        "remat": True,
+        "branches_in_turn": True,
         "seed": 5,
     }
     stack = lively(tiny_stack(dropout=0.5, precision=precision))

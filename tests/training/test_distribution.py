@@ -105,6 +105,13 @@ def test_weights_and_statistics_are_those_of_two_micro_batches(mirrored, one_dev
     assert tiny.largest_difference(start, theirs[0]) > 1e-3  # else there is nothing to compare
 
 
+@pytest.mark.parametrize("jit", ["off", "on"])
+def test_less_memory_changes_nothing_on_replicas(mirrored, jit):
+    less = {"remat": True, "branches_in_turn": True}
+    (ours, plain) = (train(mirrored, PLAIN, learning_rate=1e-3, jit=jit, **options) for options in (less, {}))
+    assert tiny.largest_difference(ours[0], plain[0]) < 1e-6
+
+
 def test_a_large_rate_differs_no_more_than_another_order_of_the_batch(mirrored, one_device):
     # Without dropout: its masks belong to places, which another order changes.
     stack = WIDE | {"dropout": 0.0}
