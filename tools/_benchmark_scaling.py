@@ -30,7 +30,7 @@ from divco_tf.tools._benchmark_step import (
     torch_version,
 )
 from divco_tf.training import losses
-from divco_tf.training.runtime import make_strategy
+from divco_tf.training.runtime import branch_devices, make_strategy
 
 STEP, ALONE = "training step", "loss and gradients alone"
 BATCH_SIZES = {"wide_resnet16_8": 8, "resnet110": 16, "resnext29_8x64d": 4}
@@ -62,7 +62,8 @@ class System:
         if self.kind == TORCH:
             return self.settings.system(TORCH)
         with make_strategy(self.strategy).scope() as strategy:
-            stack = build(self.settings.backbone, **self.settings.division, **self.settings.sizes)
+            places = branch_devices(self.strategy, self.settings.split_factor)
+            stack = build(self.settings.backbone, **self.settings.division, **self.settings.sizes, devices=places)
             views, labels = self.settings.batch()
             if self.kind == ALONE:
                 function = loss_and_gradients(stack, tf.constant(views), tf.constant(labels))
@@ -199,12 +200,17 @@ def _has_twin(settings: Settings) -> bool:
 
 
 def _devices(settings: Settings) -> dict[str, System]:
-    """By strategy and devices. What places branches on devices of their own stands here once it exists."""
+    """By strategy and devices: all GPUs, or 1 and 2 logical CPUs."""
     gpus = len(tf.config.list_physical_devices("GPU"))
     cases = {"one device": System(settings)}
-    for count in [gpus] if gpus else [1, 2]:
-        name = f"mirrored, {count} {'GPU' if gpus else 'logical CPU'}{'s' * (count > 1)}"
-        cases[name] = System(settings, strategy="mirrored", logical_cpus=1 if gpus else count)
+    for strategy, counts in (("mirrored", (1, 2)), ("branch_parallel", (2,))):
+        for count in [gpus] if gpus else counts:
+            if strategy == "branch_parallel":  # every device has as many branches (`runtime.branch_devices`)
+                count = max(used for used in range(1, count + 1) if settings.split_factor % used == 0)
+                if count == 1:
+                    continue
+            name = f"{strategy}, {count} {'GPU' if gpus else 'logical CPU'}{'s' * (count > 1)}"
+            cases[name] = System(settings, strategy=strategy, logical_cpus=1 if gpus else count)
     return cases
 
 

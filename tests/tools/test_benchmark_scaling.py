@@ -72,7 +72,12 @@ def test_micro_batches_and_strategies_take_the_same_step():
     np.testing.assert_allclose(losses[1:], losses[:1] * (len(losses) - 1), rtol=1e-5)
 
 
-VARIANTS = ({}, {"micro_batches": 2}, {"micro_batches": 4}, {"strategy": "mirrored"})
+VARIANTS = ({}, {"micro_batches": 2}, {"micro_batches": 4}, {"strategy": "mirrored"}, {"strategy": "branch_parallel"})
+
+
+def test_branches_are_placed_only_where_they_divide_over_the_devices():
+    assert "branch_parallel, 2 logical CPUs" in scaling._devices(settings(2))
+    assert "branch_parallel, 2 logical CPUs" not in scaling._devices(settings(1))
 
 
 def test_what_does_not_divide_the_batch_is_no_case():
