@@ -19,7 +19,7 @@ from divco_tf.models.backbones import BACKBONES, backbone_of
 from divco_tf.models.divide import check_split_factor
 from divco_tf.models.spec import branch_spec
 from divco_tf.models.summary import Sizes, layer_table
-from divco_tf.models.template import build_network, build_template, check_sizes, stacked_initializer
+from divco_tf.models.template import build_network, build_template, check_sizes, stacked_initializer, synchronise_norms
 from divco_tf.registry import did_you_mean
 
 
@@ -37,6 +37,7 @@ def build(
     precision: str = "float32",
     seed: int = 0,
     devices: Sequence[str] | None = None,
+    synchronised_norm: bool = False,
     **overrides: Any,
 ) -> "BranchStack":
     """The stack of the `split_factor` small networks that a backbone divides into.
@@ -55,6 +56,7 @@ def build(
       precision: "float32", "mixed_bfloat16" or "mixed_float16"; logits are float32 in all of them.
       seed: of the initial values; every branch has a draw of its own.
       devices: where the branches and their weights lie, see `BranchStack`.
+      synchronised_norm: batch norm by the statistics of all replicas together, see `BranchStack`.
       **overrides: fields of the large network's spec, set before it is divided.
 
     Raises:
@@ -80,6 +82,7 @@ def build(
         precision=precision,
         seed=seed,
         devices=devices,
+        synchronised_norm=synchronised_norm,
         name=name and f"{name}_x{branches}",
     )
 
@@ -100,6 +103,8 @@ class BranchStack(keras.Model):
       devices: D names such as "GPU:1", D a divisor of S: the branches lie on them in blocks of S/D neighbours, and a
         variable is D variables [S/D, *shape] (`models.placement`). None: one block, wherever TensorFlow puts it. No
         part of the configuration: a saved stack loads where there are no such devices.
+      synchronised_norm: batch normalisation takes the statistics of all replicas' examples together instead of each
+        replica's own. Replicas cannot meet inside a function of its own, so each branch is traced, and XLA is out.
     """
 
     def __init__(
@@ -112,6 +117,7 @@ class BranchStack(keras.Model):
         precision: str = "float32",
         seed: int = 0,
         devices: Sequence[str] | None = None,
+        synchronised_norm: bool = False,
         name: str | None = None,
     ) -> None:
         view_shape = tuple(input_shape)
@@ -128,9 +134,11 @@ class BranchStack(keras.Model):
         self.precision = precision
         self.seed = seed
         self.devices = devices
-        self.network = Network(
-            build_template(spec, num_classes=num_classes, input_shape=view_shape, precision=precision)
-        )
+        self.synchronised_norm = synchronised_norm
+        template = build_template(spec, num_classes=num_classes, input_shape=view_shape, precision=precision)
+        if synchronised_norm:
+            synchronise_norms(template)
+        self.network = Network(template, inline=synchronised_norm)
         for variable in self.network.template.variables:
             for block in range(self._blocks):
                 self._add_block(variable, block)
@@ -313,6 +321,7 @@ class BranchStack(keras.Model):
             "input_shape": list(self.view_shape),
             "precision": self.precision,
             "seed": self.seed,
+            "synchronised_norm": self.synchronised_norm,
             "name": self.name,
         }
 
@@ -399,8 +408,9 @@ class Network:
     A plain class, so that Keras neither tracks nor saves the template, whose variables have no values.
     """
 
-    def __init__(self, template: keras.Model) -> None:
+    def __init__(self, template: keras.Model, *, inline: bool = False) -> None:
         self.template = template
+        self._inline = inline
         self._functions: dict[tuple[bool, ...], Callable] = {}
 
     def function(self, *, training: bool, jit: bool, remat: bool = False, in_turn: bool = False) -> Callable:
@@ -409,6 +419,10 @@ class Network:
         With `in_turn` it is for the branches of one step: each call waits for the one before.
         """
         key = (training, jit, remat, in_turn and remat)
+        if self._inline and training:
+            return lambda weights, statistics, view, draw: self.template.stateless_call(
+                weights, statistics, [view, draw], training=True
+            )
         if key not in self._functions:
 
             def network(weights: list, statistics: list, view: tf.Tensor, draw: tf.Tensor) -> tuple:

@@ -57,6 +57,19 @@ def build_template(
     return template
 
 
+def synchronise_norms(template: keras.Model) -> None:
+    """Makes every batch normalisation of a network one over all replicas.
+
+    Raises:
+      InputError: it has none.
+    """
+    norms = [layer for layer in template._flatten_layers() if isinstance(layer, keras.layers.BatchNormalization)]
+    if not norms:
+        raise InputError("The network has no batch norm. Received: synchronised_norm=True; False would work.")
+    for norm in norms:
+        norm.synchronized = True
+
+
 def initializer_of(variable: keras.Variable) -> Any:
     """The initializer of a template's variable."""
     return variable._initializer

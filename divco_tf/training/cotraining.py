@@ -65,6 +65,12 @@ class CoTrainingModel(keras.Model):
     ) -> None:
         cotraining = CoTraining() if cotraining is None else cotraining
         _check_arguments(stack, cotraining, steps_per_epoch, ensembling, label_smoothing, micro_batches)
+        if stack.synchronised_norm and (jit == "on" or remat or branches_in_turn):
+            raise InputError(
+                f"Replicas cannot meet inside of XLA or recomputed functions. Received: synchronised_norm=True, "
+                f"jit={jit!r}, remat={remat}, branches_in_turn={branches_in_turn}; jit='auto' and no recomputation "
+                "would work."
+            )
         check_ema_decay(ema_decay)
         super().__init__(name=name or f"cotraining_{stack.name}")
         self.stack = stack
@@ -78,7 +84,7 @@ class CoTrainingModel(keras.Model):
         self.seed = seed
         self.ema_decay = ema_decay
         self._steps_per_epoch = steps_per_epoch
-        self._jit = resolve_jit(jit)
+        self._jit = resolve_jit("off" if stack.synchronised_norm else jit)
         self.means = Means(
             (
                 *("loss", "cross_entropy", "cotraining", "accuracy"),
@@ -262,7 +268,9 @@ class CoTrainingModel(keras.Model):
         if self.micro_batches == 1:
             gradients, new, logits = part(*inputs)
         else:
-            accumulated = accumulate_unrolled if self.stack.devices else accumulate
+            # Replicas meet in a synchronised norm, which a loop of the graph does not allow.
+            unrolled = self.stack.devices or self.stack.synchronised_norm
+            accumulated = accumulate_unrolled if unrolled else accumulate
             gradients, new, logits = accumulated(part, inputs, self.micro_batches, weights, statistics)
         if tf.distribute.get_strategy().num_replicas_in_sync > 1:  # an empty share of a batch has no statistics
             new = [tf.where(size > 0, after, before) for after, before in zip(new, statistics, strict=True)]

@@ -58,6 +58,7 @@ class Experiment:
       epochs, batch_size: of the run; the batch is the global one.
       early_stopping: after how many evaluations of the held-out images without a better one the run ends; None: never.
       warm_start: another run's weights to begin with.
+      synchronised_norm: batch norm by the statistics of all replicas together; without XLA.
       seed: of initial values, order, views, mixup and dropout.
       precision: "float32", "mixed_bfloat16" or "mixed_float16".
     """
@@ -87,6 +88,7 @@ class Experiment:
     batch_size: int = 128
     early_stopping: int | None = None
     warm_start: WarmStart | None = None
+    synchronised_norm: bool = False
     seed: int = 0
     precision: str = "float32"
 
@@ -136,6 +138,7 @@ class Experiment:
             precision=self.precision,
             seed=self.seed,
             devices=devices,
+            synchronised_norm=self.synchronised_norm,
             **self._division,
         )
 

@@ -158,6 +158,8 @@ class _Run:
             report=self.report,
         )
         self.report(self._input_told())
+        if self.experiment.synchronised_norm and self.strategy.num_replicas_in_sync > 1:
+            self.report("batch norm is synchronised: without XLA, and every branch is traced")
         if self.step == 0 and self.options.contact_sheet:
             self.watch.views(self.pipeline)
         dataset = self.pipeline.dataset(self.step, self.total_steps, threads=self.options.threads)

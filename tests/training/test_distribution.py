@@ -112,6 +112,33 @@ def test_less_memory_changes_nothing_on_replicas(mirrored, jit):
     assert tiny.largest_difference(ours[0], plain[0]) < 1e-6
 
 
+@pytest.mark.parametrize("sizes", [(4, 4), (5, 3)])
+@pytest.mark.parametrize("micro_batches", [1, 2])
+def test_synchronised_norm_makes_two_devices_one(mirrored, one_device, sizes, micro_batches):
+    if micro_batches > 1 and sizes != (4, 4):
+        sizes = (6, 2)
+    synchronised = WIDE | {"synchronised_norm": True}
+    options = {"learning_rate": 1e-3, "jit": "auto"}
+    ours = train(mirrored, synchronised, sizes=sizes, micro_batches=micro_batches, **options)
+    if micro_batches == 1:
+        theirs = train(one_device, WIDE, **options)  # the fused op, over the whole batch
+        weights, statistics = (tiny.largest_difference(*pair) for pair in zip(ours, theirs, strict=True))
+        print(f"synchronised norm, shares {sizes}: two devices against one: {weights:.2g}, statistics {statistics:.2g}")
+        assert weights < 1e-5 and statistics < 1e-5
+        apart = train(mirrored, WIDE, sizes=sizes, **options)
+        assert tiny.largest_difference(apart[0], theirs[0]) > 10 * weights
+    assert all(np.all(np.isfinite(value)) for part in ours for value in part)
+
+
+def test_what_cannot_be_synchronised_is_refused_in_one_line():
+    for options in ({"jit": "on"}, {"remat": True}, {"branches_in_turn": True}):
+        with pytest.raises(InputError) as error:
+            CoTrainingModel(tiny_stack(synchronised_norm=True), **options)
+        assert tiny.one_line(error.value, says="Replicas cannot meet")
+    with pytest.raises(InputError, match=r"has no batch norm. Received: synchronised_norm=True"):
+        tiny_stack("tiny_no_norm", synchronised_norm=True)
+
+
 def test_a_large_rate_differs_no_more_than_another_order_of_the_batch(mirrored, one_device):
     # Without dropout: its masks belong to places, which another order changes.
     stack = WIDE | {"dropout": 0.0}

@@ -47,6 +47,7 @@ CHANGES = {
     "batch_size": 128,
     "early_stopping": 3,
     "warm_start": WarmStart("runs/other", branches=(0,)),
+    "synchronised_norm": True,
     "seed": 1,
     "precision": "mixed_bfloat16",
 }

@@ -176,9 +176,11 @@ class BatchNormalization(keras.layers.BatchNormalization):
 
     def call(self, inputs: tf.Tensor, training: bool | None = None, mask: tf.Tensor | None = None) -> tf.Tensor:
         """Normalises [B, H, W, C]; anything else goes Keras's way."""
-        fused = inputs.shape.rank == 4 and self.axis in (-1, 3) and mask is None and not self.synchronized
-        if not fused or inputs.dtype not in (tf.float32, tf.float16, tf.bfloat16):
+        ours = inputs.shape.rank == 4 and self.axis in (-1, 3) and mask is None
+        if not ours or inputs.dtype not in (tf.float32, tf.float16, tf.bfloat16):
             return super().call(inputs, training=training, mask=mask)
+        if self.synchronized and training and self.trainable:
+            return self._synchronised(inputs)
         update = bool(training) and self.trainable
         mean, variance = tf.cast(self.moving_mean, tf.float32), tf.cast(self.moving_variance, tf.float32)
         outputs, new_mean, new_variance, *_ = tf.raw_ops.FusedBatchNormV3(
@@ -195,3 +197,24 @@ class BatchNormalization(keras.layers.BatchNormalization):
             self.moving_mean.assign(new_mean)
             self.moving_variance.assign(new_variance)
         return outputs
+
+    def _synchronised(self, inputs: tf.Tensor) -> tf.Tensor:
+        """Normalises by the statistics of all replicas' examples together, and keeps the unbiased variance as above.
+
+        Deviations are summed from the common mean: a sum of squares would lose digits where that is large.
+        """
+        context, values = tf.distribute.get_replica_context(), tf.cast(inputs, tf.float32)
+        count = tf.cast(tf.size(values) // values.shape[-1], tf.float32)
+
+        def summed(*parts: tf.Tensor) -> Any:
+            return context.all_reduce(tf.distribute.ReduceOp.SUM, list(parts))
+
+        total, count = summed(tf.reduce_sum(values, axis=[0, 1, 2]), count)
+        mean = total / count
+        (squares,) = summed(tf.reduce_sum(tf.math.squared_difference(values, mean), axis=[0, 1, 2]))
+        for moving, new in ((self.moving_mean, mean), (self.moving_variance, squares / tf.maximum(count - 1, 1))):
+            moving.assign(moving * self.momentum + tf.cast(new, moving.dtype) * (1.0 - self.momentum))
+        scale = tf.cast(self.gamma, tf.float32) if self.scale else None
+        offset = tf.cast(self.beta, tf.float32) if self.center else None
+        outputs = tf.nn.batch_normalization(values, mean, squares / count, offset, scale, self.epsilon)
+        return tf.cast(outputs, inputs.dtype)
