@@ -9,6 +9,8 @@ how activations are kept: all of them, in micro-batches, recomputed, one branch 
 `scaling` times steps of --backbones over --split_factors at equal multiply-adds, over devices and over micro-batches
 (--parts chooses among the three). `xla` times small networks of all families, or --backbones, with XLA and without.
 
+`agreement` trains small networks on digits under every strategy and tells how far their weights differ.
+
 Every system of a table is timed in turn, round by round: machines are shared and noisy, so ratios count. Run nothing
 else meanwhile.
 """
@@ -195,6 +197,13 @@ def _xla() -> dict[str, Any]:
     )
 
 
+def _agreement() -> dict[str, Any]:
+    _app.load_tensorflow()
+    from divco_tf.tools import _benchmark_agreement
+
+    return _benchmark_agreement.run(report=_report)
+
+
 def _whole_number(flag: str, text: str) -> int:
     if not text.isdecimal():
         raise InputError(f"--{flag} is no list of whole numbers. Received: {text}; 1,2,4 is one.")
@@ -214,6 +223,7 @@ _COMMANDS = {
     "memory": _memory,
     "scaling": _scaling,
     "xla": _xla,
+    "agreement": _agreement,
 }
 
 

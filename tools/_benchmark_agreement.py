@@ -1,0 +1,174 @@
+"""`divco-benchmark agreement`: how far weights differ by where they were trained."""
+
+import dataclasses
+import json
+import pathlib
+import subprocess
+import sys
+import tempfile
+from collections.abc import Callable
+from typing import Any
+
+import keras
+import numpy as np
+
+from divco_tf.errors import RunError
+from divco_tf.models import layers
+from divco_tf.models.backbones import register_backbones
+from divco_tf.training.experiment import Experiment, load
+from divco_tf.training.loop import train
+from divco_tf.training.optimizers import OptimizerConfig
+from divco_tf.training.options import Options
+from divco_tf.training.schedules import CoTraining, LearningRate
+
+STEPS, SPLIT_FACTOR, RATE = 5, 4, 1e-3
+LIMIT = 1e-5
+"""Of the largest difference of a weight after so many steps at that rate."""
+
+
+@dataclasses.dataclass(frozen=True)
+class UnnormalisedSpec:
+    """Two convolutions with all that draws at random and nothing that looks at a batch."""
+
+    width: int = 8
+    dropout: float = 0.3
+    shake_drop: float = 0.5
+
+
+@register_backbones({"agreement_no_norm": UnnormalisedSpec()})
+def unnormalised(spec: UnnormalisedSpec, image: Any, *, draw: Any, num_classes: int) -> Any:
+    """Image [B, H, W, C] -> logits [B, num_classes]."""
+    x = layers.relu(layers.conv(image, spec.width, 3, stride=2, use_bias=True, name="stem"), name="stem.relu")
+    y = layers.relu(layers.conv(x, spec.width, 3, use_bias=True, name="block"), name="block.relu")
+    y = layers.ShakeDrop(spec.shake_drop, name="block.shake_drop")(y, draw=draw)
+    x = keras.layers.Add(name="block.add")([x, y])
+    return layers.classifier(x, num_classes, dropout=spec.dropout, draw=draw)
+
+
+@dataclasses.dataclass(frozen=True)
+class Case:
+    """A run: `network` is one of NETWORKS."""
+
+    network: str
+    strategy: str = "one_device"
+    devices: int = 1
+    micro_batches: int = 1
+    jit: str = "off"
+
+    @property
+    def workers(self) -> int:
+        """Processes; each has one device."""
+        return self.devices if self.strategy == "multi_worker_mirrored" else 1
+
+    def experiment(self) -> Experiment:
+        """Co-training loss, mixup, and dropout or ShakeDrop are on."""
+        return Experiment(
+            dataset="digits",
+            split_factor=SPLIT_FACTOR,
+            mixup_alpha=0.2,
+            cotraining=CoTraining(weight=0.5),
+            optimizer=OptimizerConfig(weight_decay=5e-4),
+            learning_rate=LearningRate(rule="constant", learning_rate=RATE),
+            batch_size=256,
+            **NETWORKS[self.network],
+        )
+
+
+NO_NORM, NORM, SYNCHRONISED = "no batch norm", "batch norm", "synchronised batch norm"
+_PYRAMID = {"backbone": "pyramidnet164", "overrides": {"depth": 11, "widening": 24.0}}
+NETWORKS = {
+    NO_NORM: {"backbone": "agreement_no_norm"},
+    NORM: _PYRAMID,
+    SYNCHRONISED: {**_PYRAMID, "synchronised_norm": True},
+}
+PAIRS = (
+    *(
+        (Case(network, "mirrored", devices, jit=jit), Case(network))
+        for network, jit in ((NO_NORM, "off"), (NO_NORM, "on"), (SYNCHRONISED, "auto"))
+        for devices in (2, 4)
+    ),
+    *((Case(NORM, "mirrored", devices), Case(NORM, micro_batches=devices)) for devices in (2, 4)),
+    (Case(NO_NORM, micro_batches=4), Case(NO_NORM)),
+    *((Case(network, "multi_worker_mirrored", 2), Case(network)) for network in (NO_NORM, SYNCHRONISED)),
+    (Case(NORM, "multi_worker_mirrored", 2), Case(NORM, micro_batches=2)),
+    *((Case(network, "branch_parallel", devices), Case(network)) for network in (NO_NORM, NORM) for devices in (2, 4)),
+)
+"""Each case with what it shall be equal to."""
+
+
+def run(*, report: Callable[[str], None]) -> dict[str, Any]:
+    """Trains every case in processes of their own and compares weights and statistics.
+
+    Returns:
+      As `_benchmark_step.run`.
+    """
+    from divco_tf.tools._benchmark_step import machine
+
+    with tempfile.TemporaryDirectory() as folder:
+        weights: dict[Case, list[np.ndarray]] = {}
+        for case in dict.fromkeys(case for pair in PAIRS for case in reversed(pair)):
+            weights[case] = _trained(case, pathlib.Path(folder) / str(len(weights)))
+            report(f"trained: {_told(case)}")
+        systems = {}
+        for case, other in PAIRS:
+            moved = _difference(weights[other], _initial(other))
+            systems[f"{_told(case)} / {_told(other)}"] = {
+                "difference": _difference(weights[case], weights[other]),
+                "moved": moved,
+            }
+    return {
+        "head": ("after 5 steps at rate 0.001", "compared with", "largest difference", "training moved"),
+        "rows": [
+            (*name.split(" / "), f"{found['difference']:.1e}", f"{found['moved']:.1e}")
+            for name, found in systems.items()
+        ],
+        "command": " ".join(["divco-benchmark", *sys.argv[1:]]),
+        "machine": machine(),
+        "settings": {"steps": STEPS, "split_factor": SPLIT_FACTOR, "learning_rate": RATE, "batch_size": 256},
+        "systems": systems,
+    }
+
+
+def _told(case: Case) -> str:
+    devices = f" on {case.devices}" if case.devices > 1 else ""
+    micro_batches = f", {case.micro_batches} micro-batches" if case.micro_batches > 1 else ""
+    return f"{case.network}: {case.strategy}{devices}{micro_batches}{', XLA' * (case.jit == 'on')}"
+
+
+def _trained(case: Case, model_dir: pathlib.Path) -> list[np.ndarray]:
+    launcher = pathlib.Path(__file__).with_name("launch_local.sh")
+    command = [sys.executable, "-m", __name__, json.dumps(dataclasses.asdict(case)), str(model_dir)]
+    if case.workers > 1:
+        command = [str(launcher), str(case.workers), *command]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    if done.returncode:
+        last = (done.stderr or done.stdout).strip().splitlines()[-1]
+        raise RunError(f"A run has failed. Received: {_told(case)}: {last}")
+    return [variable.numpy() for variable in load(model_dir).variables]
+
+
+def _initial(case: Case) -> list[np.ndarray]:
+    return [variable.numpy() for variable in case.experiment().build(10).variables]
+
+
+def _difference(one: list[np.ndarray], other: list[np.ndarray]) -> float:
+    return max(float(np.max(np.abs(a - b))) for a, b in zip(one, other, strict=True))
+
+
+def _train(case: Case, model_dir: pathlib.Path) -> None:
+    from divco_tf.tools import _app
+
+    _app.load_tensorflow()
+    import tensorflow as tf
+
+    if case.devices > 1 and case.workers == 1:
+        cpus = [tf.config.LogicalDeviceConfiguration()] * case.devices
+        tf.config.set_logical_device_configuration(tf.config.list_physical_devices("CPU")[0], cpus)
+    options = Options(
+        strategy=case.strategy, micro_batches=case.micro_batches, jit=case.jit, threads=1, contact_sheet=False
+    )
+    train(case.experiment(), model_dir=model_dir, options=options)
+
+
+if __name__ == "__main__":
+    _train(Case(**json.loads(sys.argv[1])), pathlib.Path(sys.argv[2]))
