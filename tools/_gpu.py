@@ -25,12 +25,6 @@ from divco_tf.errors import InputError
 from divco_tf.tools import _app
 from divco_tf.tools._tables import table
 
-_OUT = flags.DEFINE_string("out", "runs/gpu", "The folder for the results; what lies there is written over.")
-_DATA_DIR = flags.DEFINE_string("data_dir", None, "CIFAR-10, prepared by TFDS; without it digits are trained on.")
-_SMALL = flags.DEFINE_bool("small", False, "Small networks, batches and rounds: tries the script within minutes.")
-_LIMIT = flags.DEFINE_float("limit", 1200.0, "Seconds for each part; with --small 90 unless given.")
-_ONLY = flags.DEFINE_list("only", None, "Run only the parts whose names begin so: step, train.")
-
 TOOLS = pathlib.Path(__file__).parent
 PRECISIONS = ("float32", "mixed_bfloat16", "mixed_float16")
 STRATEGIES = ("one_device", "mirrored", "branch_parallel")
@@ -60,14 +54,18 @@ class Part:
 
 def main() -> None:
     """Runs the parts one after the other, prints and writes what came of them."""
-    small, out = _SMALL.value, pathlib.Path(_OUT.value)
-    if _DATA_DIR.value and not pathlib.Path(_DATA_DIR.value).is_dir():
-        raise InputError(f"--data_dir is no folder. Received: {_DATA_DIR.value}; leave it out to train on digits.")
-    limit = 90.0 if small and flags.FLAGS["limit"].using_default_value else _LIMIT.value
-    parts = [Part("machine", ("-c", MACHINE)), *benchmarks(out, small=small), *rows(out, _DATA_DIR.value, small=small)]
-    if _ONLY.value:
-        parts = [part for part in parts if part.name.startswith(("machine", *_ONLY.value))]
-    if not _DATA_DIR.value:
+    small, out = flags.FLAGS.small, pathlib.Path(flags.FLAGS.out)
+    if flags.FLAGS.data_dir and not pathlib.Path(flags.FLAGS.data_dir).is_dir():
+        raise InputError(f"--data_dir is no folder. Received: {flags.FLAGS.data_dir}; leave it out to train on digits.")
+    limit = 90.0 if small and flags.FLAGS["limit"].using_default_value else flags.FLAGS.limit
+    parts = [
+        Part("machine", ("-c", MACHINE)),
+        *benchmarks(out, small=small),
+        *rows(out, flags.FLAGS.data_dir, small=small),
+    ]
+    if flags.FLAGS.only:
+        parts = [part for part in parts if part.name.startswith(("machine", *flags.FLAGS.only))]
+    if not flags.FLAGS.data_dir:
         print("no --data_dir: the training rows are digits' and not CIFAR-10's", flush=True)
     out.mkdir(parents=True, exist_ok=True)
     records = []
@@ -198,10 +196,19 @@ def _tables_in(output: str) -> str:
     return "\n".join(lines[first - 1 :]).rstrip() if first else ""
 
 
+def _define_flags() -> None:
+    flags.DEFINE_string("out", "runs/gpu", "The folder for the results; what lies there is written over.")
+    flags.DEFINE_string("data_dir", None, "CIFAR-10, prepared by TFDS; without it digits are trained on.")
+    flags.DEFINE_bool("small", False, "Small networks, batches and rounds: tries the script within minutes.")
+    flags.DEFINE_float("limit", 1200.0, "Seconds for each part; with --small 90 unless given.")
+    flags.DEFINE_list("only", None, "Run only the parts whose names begin so: step, train.")
+
+
 def run() -> None:
     """The script."""
     _app.run(main, program="gpu")
 
 
 if __name__ == "__main__":
+    _define_flags()
     run()

@@ -89,7 +89,7 @@ def die_at_an_evaluation(line):
 def test_a_run_killed_in_a_report_or_between_steps_ends_as_an_undisturbed_one(undisturbed, tmp_path, monkeypatch):
     with pytest.raises(Killed):  # the first line is of the first epoch's evaluation
         runs.run(tmp_path, SHORT, report=die_at_an_evaluation, **OFTEN)
-    for step in (2, 3):
+    for step in (3, 4):
         with monkeypatch.context() as patch:
             due = "divco_tf.training.loop.Progress.is_due"
             patch.setattr(due, lambda self, at, last=step: die() if at == last else False)
