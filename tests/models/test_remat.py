@@ -135,6 +135,7 @@ def peaks() -> dict[str, int]:
     return found
 
 
+@pytest.mark.slow  # peaks of a few megabytes: what else the machine does tells on them
 def test_recomputation_lowers_the_peak():
     """Neither TensorFlow's common subexpressions nor its schedule undo it."""
     with concurrent.futures.ProcessPoolExecutor(1, multiprocessing.get_context("spawn")) as process:
