@@ -48,15 +48,13 @@ def build(
       input_shape: (H, W, C) of one view.
       split_factor: S.
       spec: instead of a name, the large network's spec.
-      copies: stack this many undivided copies instead of dividing.
+      copies: so many undivided copies.
       divide_regularisers: False divides widths only.
-      rule: "paper", the rules of the spec's fields; or "budget", any split factor, by the width whose S networks come
-        closest to what the large one costs and do not exceed it (`models.budget`).
+      rule: "paper", the fields' rules; "budget", the width whose S networks cost as the large one (`models.budget`).
       budget: what the budget rule compares, "parameters" or "multiply_adds" (for one image of `input_shape`).
       precision: "float32", "mixed_bfloat16" or "mixed_float16"; logits are float32 in all of them.
       seed: of the initial values; every branch has a draw of its own.
-      devices: where the branches and their weights lie, see `BranchStack`.
-      synchronised_norm: batch norm by the statistics of all replicas together, see `BranchStack`.
+      devices, synchronised_norm: see `BranchStack`.
       **overrides: fields of the large network's spec, set before it is divided.
 
     Raises:
@@ -282,7 +280,8 @@ class BranchStack(keras.Model):
         Raises:
           InputError: devices that do not suit, see `placement.check_devices`.
         """
-        config = {name: getattr(self, name) for name in ("spec", "split_factor", "num_classes", "precision", "seed")}
+        names = ("spec", "split_factor", "num_classes", "precision", "seed", "synchronised_norm")
+        config = {name: getattr(self, name) for name in names}
         copy = BranchStack(**config, input_shape=self.view_shape, devices=devices, name=self.name)
         copy.assign_stacked(self.stacked_values())
         return copy
