@@ -142,7 +142,7 @@ CASES: dict[str, dict[str, Any]] = {
     "bfloat16": {"precision": "mixed_bfloat16"},
     "float16": {"precision": "mixed_float16"},
     "micro-batches": {"micro_batches": 2},
-    "clipped": {"optimizer": lambda: SGD(1e-3, weight_decay=5e-4, global_clipnorm=0.1)},
+    "clipped": {"optimizer": lambda: SGD(1e-3, weight_decay=5e-4, global_clipnorm=5.0)},
     "adamw, average": {
         "optimizer": lambda: keras.optimizers.AdamW(1e-3, weight_decay=0.01, use_ema=True, ema_momentum=0.9)
     },
