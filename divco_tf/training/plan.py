@@ -18,12 +18,12 @@ from divco_tf.data.sources.request import in_bytes
 from divco_tf.errors import InputError
 from divco_tf.models.memory import step_memory
 from divco_tf.models.summary import count_multiply_adds, count_parameters
-from divco_tf.models.template import build_template
+from divco_tf.models.template import build_template, synchronise_norms
 from divco_tf.training.checkpoint import Checkpoints
 from divco_tf.training.experiment import Experiment, check_model_dir, numbered, open_run
 from divco_tf.training.loop import make_pipeline
 from divco_tf.training.options import Options
-from divco_tf.training.runtime import make_strategy, resolve_jit
+from divco_tf.training.runtime import branch_devices, make_strategy, resolve_jit
 
 MISSING, PROBLEM = "MISSING", "PROBLEM"
 
@@ -93,7 +93,7 @@ def plan(
       InputError: settings that `train` refuses whatever lies where.
     """
     model_dir, options = pathlib.Path(model_dir), options or Options()
-    devices = _Devices.of(options)
+    devices = _Devices.of(experiment, options)
     experiment.check_run(replicas=devices.replicas, micro_batches=options.micro_batches)
     found, data = _data(experiment, data_dir, options)
     source = found or _stand_in(experiment)
@@ -123,36 +123,39 @@ class _Devices:
       line: what is said of it.
       replicas: of all workers together.
       workers: processes of the job.
+      branches: on one device.
     """
 
     line: Line
     replicas: int
+    branches: int
     workers: int = 1
 
     @classmethod
-    def of(cls, options: Options) -> "_Devices":
+    def of(cls, experiment: Experiment, options: Options) -> "_Devices":
         """Nothing is connected to, and no server started."""
+        branches, jit = experiment.split_factor, "off" if experiment.synchronised_norm else options.jit
         gpus = tf.config.list_logical_devices("GPU")
         here = _counted(len(gpus), "GPU") if gpus else f"no GPU, {_counted(len(os.sched_getaffinity(0)), 'CPU core')}"
-        xla = f"XLA {'on' if resolve_jit(options.jit) else 'off'}"
+        here = f"{here} here; XLA {'on' if resolve_jit(jit) else 'off'}"
         if options.strategy == "tpu":
-            return cls(
-                Line("devices", "tpu: not looked at before training connects to it; the plan counts on 1 replica"), 1
-            )
+            text = "tpu: not looked at before training connects to it; the plan counts on 1 replica"
+            return cls(Line("devices", text), 1, branches)
         if options.strategy == "multi_worker_mirrored":
             workers, replicas = _workers(), max(len(gpus), 1)
             if not workers:
                 received = os.environ.get("TF_CONFIG", "none")
                 text = f"TF_CONFIG names no workers. Received: {received}; the plan counts on one"
-                return cls(Line("devices", text, PROBLEM), replicas)
+                return cls(Line("devices", text, PROBLEM), replicas, branches)
             each = f"{_counted(workers, 'worker')} of {_counted(replicas, 'replica')}, if all are like this one"
-            return cls(
-                Line("devices", f"multi_worker_mirrored: {each}; {here} here; {xla}"), workers * replicas, workers
-            )
-        replicas = make_strategy(options.strategy).num_replicas_in_sync
-        return cls(
-            Line("devices", f"{options.strategy}: {_counted(replicas, 'replica')}; {here} here; {xla}"), replicas
-        )
+            line = Line("devices", f"multi_worker_mirrored: {each}; {here}")
+            return cls(line, workers * replicas, branches, workers)
+        replicas, told = make_strategy(options.strategy).num_replicas_in_sync, ""
+        if placed := branch_devices(options.strategy, branches):
+            branches //= len(placed)
+            told = f", {_counted(branches, 'branch', 'branches')} on each of {_counted(len(placed), 'device')}"
+        text = f"{options.strategy}: {_counted(replicas, 'replica')}{told}; {here}"
+        return cls(Line("devices", text), replicas, branches)
 
 
 def _workers() -> int:
@@ -194,6 +197,8 @@ class _Network:
             input_shape=(size, size, 3),
             precision=experiment.precision,
         )
+        if experiment.synchronised_norm:
+            synchronise_norms(self.template)
         self.averages = int(experiment.ema_decay is not None)
         self.slots = _slots(experiment, self.template)
 
@@ -210,12 +215,12 @@ class _Network:
 def _slots(experiment: Experiment, template: keras.Model) -> int:
     """Values that the optimizer keeps of each weight.
 
-    Variables without any element stand in for the stack's; the optimizer refuses patterns that match none of them.
+    A variable without any element stands in for the stack's, since making one takes milliseconds. The optimizer
+    refuses a pattern that matches none of the names, so with patterns all of them are made.
     """
-    variables = [
-        keras.Variable(np.empty([0], np.float32), name=variable.path.replace("/", "."))
-        for variable in template.trainable_variables
-    ]
+    names = [variable.path.replace("/", ".") for variable in template.trainable_variables]
+    chosen = names if experiment.optimizer.exclude_from_decay else names[:1]
+    variables = [keras.Variable(np.empty([0], np.float32), name=name) for name in chosen]
     optimizer = experiment.optimizer.build(0.1, split_factor=experiment.split_factor)
     optimizer.build(variables)
     return sum(tuple(variable.shape) == (0,) for variable in optimizer.variables) // len(variables)
@@ -334,12 +339,14 @@ def _memory(run: _Run, network: _Network) -> str:
     memory = step_memory(
         network.template,
         batch_size=run.per_replica,
-        split_factor=network.split_factor,
+        split_factor=run.devices.branches,
         micro_batches=options.micro_batches,
+        remat=options.remat,
+        branches_in_turn=options.branches_in_turn,
         slots=network.slots + network.averages,
     )
     told = (
-        f"about {in_bytes(memory.total)} a replica: weights and optimizer {in_bytes(memory.state)}, gradients "
+        f"about {in_bytes(memory.total)} a device: weights and optimizer {in_bytes(memory.state)}, gradients "
         f"{in_bytes(memory.gradients)}, activations {in_bytes(memory.activations)}"
     )
     if tf.config.list_physical_devices("GPU"):
@@ -411,5 +418,5 @@ def _nearest_folder(path: pathlib.Path) -> pathlib.Path:
     return next(found for found in (path, *path.parents) if found.exists())
 
 
-def _counted(count: int, noun: str) -> str:
-    return f"{count} {noun}{'' if count == 1 else 's'}"
+def _counted(count: int, noun: str, plural: str = "") -> str:
+    return f"{count} {noun if count == 1 else plural or noun + 's'}"

@@ -3,10 +3,12 @@
 import json
 import os
 import pathlib
+import re
 import subprocess
 import sys
 
 import gin
+import pytest
 
 from divco_tf.data.sources import open_source
 from divco_tf.tools import _configs
@@ -24,6 +26,9 @@ TINY = (
 )
 DIGITS = ("--config=digits/wide_resnet10_2_split4", *TINY, "--bind=experiment.Experiment.batch_size=256")
 FOLDER = ("--config=image_folder/wide_resnet16_8_split4", *TINY, "--bind=experiment.Experiment.batch_size=8")
+
+ROWS = [name for name in _configs.config_names() if re.search(r"/\w+_split\d+", name)]
+SOME_ROWS = ("digits/wide_resnet10_2_split4", "cifar10/resnext29_8x64d_split2", "imagenet/wide_resnet50_2_split2")
 
 
 def test_a_run_ends_with_a_table_of_the_ensemble_and_every_branch(divco, tmp_path):
@@ -133,3 +138,25 @@ def test_imagenets_row_trains_on_a_folder_like_imagenets(divco, tmp_path):
     assert "(last step 4, 1000 test images)" in result.stdout and "decoded images: " in result.stdout
     identity = json.loads((tmp_path / "run" / "experiment.json").read_text())["identity"]
     assert identity["views"]["augment"] == ["rand-m6-mstd0.5"] and identity["views"]["resized_crop"] is not None
+
+
+@pytest.mark.parametrize(
+    "name", [name if name in SOME_ROWS else pytest.param(name, marks=pytest.mark.slow) for name in ROWS]
+)
+def test_a_dry_run_prints_the_plan_of_any_config_without_data(divco, tmp_path, name):
+    result = divco("train", "--dry_run", f"--config={name}", f"--model_dir={tmp_path / 'run'}")
+    assert (result.status, result.stderr) == (0, "")
+    lines = dict(line.split(":", 1) for line in result.stdout.splitlines())
+    there = name.startswith("digits/")
+    assert ("MISSING" in lines["data"]) is not there
+    assert lines["ready"].strip() == ("yes" if there else "no, see data")
+    assert {"trains", "devices", "batch", "steps", "rates", "network", "memory", "model_dir", "disk"} <= set(lines)
+    assert not (tmp_path / "run").exists()
+
+
+def test_a_dry_run_on_real_images_is_ready(divco, tmp_path, cifar10_dir):
+    command = ("--config=cifar10/wide_resnet10_2_split4_cpu", f"--data_dir={cifar10_dir}", "--dry_run")
+    result = divco("train", *command, f"--model_dir={tmp_path / 'run'}")
+    assert (result.status, result.stderr) == (0, "")
+    assert "50,000 train, 10,000 test images of 10 classes" in result.stdout
+    assert result.stdout.splitlines()[-1].split() == ["ready:", "yes"]
