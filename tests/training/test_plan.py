@@ -63,7 +63,7 @@ def test_steps_and_sizes_are_those_of_training(tmp_path):
 @settings(max_examples=15, deadline=None)
 @given(
     epochs=st.integers(1, 400),
-    warmup=st.floats(0, 3),
+    warmup=st.just(0.0) | st.floats(1e-3, 3),  # one of 1e-309 epochs is 0 / 0 to TensorFlow, which flushes it
     ramp=st.floats(0, 500),
     rule=st.sampled_from(["cos", "step", "constant"]),
 )
