@@ -63,8 +63,9 @@ def test_steps_and_sizes_are_those_of_training(tmp_path):
 @settings(max_examples=15, deadline=None)
 @given(
     epochs=st.integers(1, 400),
-    warmup=st.just(0.0) | st.floats(1e-3, 3),  # one of 1e-309 epochs is 0 / 0 to TensorFlow, which flushes it
-    ramp=st.floats(0, 500),
+    # A warm-up or ramp of 1e-309 epochs is 0 / 0 to TensorFlow, which flushes such numbers.
+    warmup=st.just(0.0) | st.floats(1e-3, 3),
+    ramp=st.just(0.0) | st.floats(1e-3, 500),
     rule=st.sampled_from(["cos", "step", "constant"]),
 )
 def test_key_points_lie_in_the_run_and_have_its_rates(tmp_path_factory, epochs, warmup, ramp, rule):
