@@ -106,6 +106,26 @@ class Checkpoints:
         """The newest, or None."""
         return next(reversed(self.all()), None)
 
+    def last_whole(self, *, report: Callable[[str], None]) -> Checkpoint | None:
+        """The newest whose files are whole, or None; damaged ones are reported.
+
+        Raises:
+          InputError: there are checkpoints, and all of them are damaged.
+        """
+        found = self.all()
+        for checkpoint in reversed(found):
+            try:
+                checkpoint.check()
+            except InputError as error:
+                report(f"{error} It is not used.")
+            else:
+                return checkpoint
+        if found:
+            raise InputError(
+                f"All checkpoints are damaged. Received: {self.directory} with {len(found)}; remove it to begin anew."
+            )
+        return None
+
     def restore_last(self, state: State, *, report: Callable[[str], None], set_aside: bool = True) -> Checkpoint | None:
         """Reads the newest whole checkpoint and returns it; damaged ones are reported and set aside.
 
@@ -117,22 +137,12 @@ class Checkpoints:
         Raises:
           InputError: there are checkpoints, and all of them are damaged.
         """
-        found = self.all()
-        for checkpoint in reversed(found):
-            try:
-                checkpoint.check()
-            except InputError as error:
-                report(f"{error} It is not used.")
-                continue
-            checkpoint._assign(state, partial=False)
-            for damaged in found[found.index(checkpoint) + 1 :] if set_aside else ():
+        found = self.last_whole(report=report)
+        if found is not None:
+            found._assign(state, partial=False)
+            for damaged in (other for other in self.all() if set_aside and other.step > found.step):
                 damaged.path.rename(files.unused_name(damaged.path.with_name(f"damaged-{damaged.path.name}")))
-            return checkpoint
-        if found:
-            raise InputError(
-                f"All checkpoints are damaged. Received: {self.directory} with {len(found)}; remove it to begin anew."
-            )
-        return None
+        return found
 
     def save(
         self, step: int, state: State, *, info: Mapping[str, Any] | None = None, protected: Collection[int] = ()

@@ -104,10 +104,10 @@ class _Run:
             self.model = make_model(
                 experiment, num_classes=source.num_classes, steps_per_epoch=self.steps_per_epoch, options=options
             )
-        if experiment.warm_start and Checkpoints(model_dir / "checkpoints").last() is None:  # refused before the claim
+        self.checkpoints = Checkpoints(model_dir / "checkpoints", keep=options.keep_checkpoints)
+        if experiment.warm_start and self.checkpoints.last() is None:  # refused before the claim
             report(warm_start(self.model.stack, experiment.warm_start))
             self.model.reset_ema()
-        self.checkpoints = Checkpoints(model_dir / "checkpoints", keep=options.keep_checkpoints)
         if self.job.chief:
             claim_model_dir(model_dir, experiment, source, extend=extend)
             files.remove_unfinished(model_dir)

@@ -1,7 +1,6 @@
 """plan(): what a run will be, and whether data, disk and folder are ready for it, without training or writing."""
 
 import dataclasses
-import json
 import math
 import os
 import pathlib
@@ -23,7 +22,7 @@ from divco_tf.training.checkpoint import Checkpoints
 from divco_tf.training.experiment import Experiment, check_model_dir, numbered, open_run
 from divco_tf.training.loop import make_pipeline
 from divco_tf.training.options import Options
-from divco_tf.training.runtime import branch_devices, make_strategy, resolve_jit
+from divco_tf.training.runtime import branch_devices, make_strategy, named_workers, resolve_jit
 
 MISSING, PROBLEM = "MISSING", "PROBLEM"
 
@@ -142,7 +141,7 @@ class _Devices:
             text = "tpu: not looked at before training connects to it; the plan counts on 1 replica"
             return cls(Line("devices", text), 1, branches)
         if options.strategy == "multi_worker_mirrored":
-            workers, replicas = _workers(), max(len(gpus), 1)
+            workers, replicas = named_workers(), max(len(gpus), 1)
             if not workers:
                 received = os.environ.get("TF_CONFIG", "none")
                 text = f"TF_CONFIG names no workers. Received: {received}; the plan counts on one"
@@ -156,15 +155,6 @@ class _Devices:
             told = f", {_counted(branches, 'branch', 'branches')} on each of {_counted(len(placed), 'device')}"
         text = f"{options.strategy}: {_counted(replicas, 'replica')}{told}; {here}"
         return cls(Line("devices", text), replicas, branches)
-
-
-def _workers() -> int:
-    """Workers that the environment's TF_CONFIG names; 0: it does not."""
-    try:
-        cluster = json.loads(os.environ.get("TF_CONFIG", "{}"))["cluster"]
-        return len(cluster.get("chief", ())) + len(cluster["worker"])
-    except (ValueError, KeyError, TypeError, AttributeError):
-        return 0
 
 
 @dataclasses.dataclass(frozen=True)
@@ -378,30 +368,13 @@ def _model_dir(run: _Run, model_dir: pathlib.Path, source: Source | None, *, ext
     try:
         if not check_model_dir(model_dir, run.experiment.identity(source), extend=extend):
             return Line("model_dir", f"{model_dir}, a new run")
-        step = _last_step(model_dir, told)
+        last = Checkpoints(model_dir / "checkpoints").last_whole(report=told.append)
     except InputError as error:
         return Line("model_dir", str(error), PROBLEM)
-    told.append(f"{model_dir} holds this run, which goes on from step {step:,} of {run.total_steps:,}")
+    told.append(
+        f"{model_dir} holds this run, which goes on from step {last.step if last else 0:,} of {run.total_steps:,}"
+    )
     return Line("model_dir", " ".join(told))
-
-
-def _last_step(model_dir: pathlib.Path, told: list[str]) -> int:
-    """The step of the last whole checkpoint, 0 without any; adds to `told` of those that are damaged.
-
-    Raises:
-      InputError: there are checkpoints, and all of them are damaged.
-    """
-    error = None
-    for checkpoint in reversed(Checkpoints(model_dir / "checkpoints").all()):
-        try:
-            checkpoint.check()
-            return checkpoint.step
-        except InputError as damaged:
-            error = damaged
-            told.append(str(damaged))
-    if error is not None:
-        raise error
-    return 0
 
 
 def _disk(model_dir: pathlib.Path, size: int, *, kept: int, there: int) -> Line:

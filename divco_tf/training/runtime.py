@@ -57,14 +57,19 @@ def branch_devices(strategy: str, split_factor: int) -> tuple[str, ...] | None:
     return usable_devices(split_factor, [device.name for device in devices])
 
 
+def named_workers() -> int:
+    """How many workers the environment's TF_CONFIG names; 0: it does not."""
+    try:
+        cluster = json.loads(os.environ.get("TF_CONFIG", "{}"))["cluster"]
+        return len(cluster.get("chief", ())) + len(cluster["worker"])
+    except (ValueError, KeyError, TypeError, AttributeError):
+        return 0
+
+
 @functools.cache
 def _multi_worker() -> tf.distribute.MultiWorkerMirroredStrategy:
     """One strategy a process: its server is started with it, and TensorFlow must not have computed anything before."""
-    try:
-        cluster = json.loads(os.environ.get("TF_CONFIG", "{}")).get("cluster", {})
-    except (ValueError, AttributeError):
-        cluster = {}
-    if not cluster.get("worker"):
+    if not named_workers():
         raise InputError(
             f"TF_CONFIG names no workers. Received: {os.environ.get('TF_CONFIG', 'none')}; tools/launch_local.sh shows "
             'how: {"cluster": {"worker": ["host0:port", "host1:port"]}, "task": {"type": "worker", "index": 0}}.'

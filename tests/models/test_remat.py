@@ -19,38 +19,13 @@ from divco_tf.models.backbones.wide_resnet_cifar import WideResNetSpec
 from divco_tf.models.branch_stack import BranchStack, build
 from divco_tf.models.call_graph import call_graph
 from divco_tf.tools._benchmark_process import keep_freed_memory, peak_growth
+from tests.models.one_step import gradients
 from tests.models.siblings import SIBLINGS, sibling_stack
 from tests.models.wrapped import small_stack
 from tests.tiny import tiny_stack
 
-BATCH = 4
 REMAT, IN_TURN = {"remat": True}, {"in_turn": True}
 QUICK = ("densenet", "resnext_cifar", "wide_resnet_cifar")
-
-
-def gradients(stack: BranchStack, *, jit: bool = False, **options: bool) -> tuple[list, list]:
-    """Gradients and new statistics of one training step. No scale is zero, as some are at first."""
-    rng = np.random.default_rng(0)
-    weights = [
-        tf.constant(0.5 + rng.random(variable.shape), tf.float32) if variable.name.endswith("gamma") else variable.value
-        for variable in stack.trainable_variables
-    ]
-    views = tf.constant(rng.standard_normal((BATCH, stack.split_factor, *stack.view_shape)), tf.float32)
-    outer = tf.constant(rng.standard_normal((BATCH, stack.split_factor, stack.num_classes)), tf.float32)
-
-    @tf.function(autograph=False)
-    def step(weights: list, statistics: list) -> tuple[list, list]:
-        keys = [
-            draws.draw_keys(seed=0, step=tf.constant(0), branch=branch, positions=tf.range(BATCH))
-            for branch in range(stack.split_factor)
-        ]
-        with tf.GradientTape() as tape:
-            tape.watch(weights)
-            logits, updated = stack.run(weights, statistics, views, keys, training=True, jit=jit, **options)
-            loss = tf.reduce_sum(outer * logits)
-        return tape.gradient(loss, weights), updated
-
-    return step(weights, [variable.value for variable in stack.non_trainable_variables])
 
 
 def relative_difference(ours: list, plain: list) -> float:

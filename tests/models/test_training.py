@@ -6,46 +6,18 @@ import re
 import keras
 import numpy as np
 import pytest
-import tensorflow as tf
 
 from divco_tf.errors import InputError
-from divco_tf.models import draws
 from divco_tf.models.backbones import BACKBONES
 from divco_tf.models.branch_stack import BranchStack
+from tests.models.one_step import gradients
 from tests.models.siblings import SIBLINGS, sibling_stack
-
-BATCH = 4
-
-
-def gradients_and_statistics(stack: BranchStack, *, jit: bool) -> tuple[list, list]:
-    """Of one training step. No scale is zero, as some are at first: what is before them would have no gradient."""
-    rng = np.random.default_rng(0)
-    weights = [
-        tf.constant(0.5 + rng.random(variable.shape), tf.float32) if variable.name.endswith("gamma") else variable.value
-        for variable in stack.trainable_variables
-    ]
-    views = tf.constant(rng.standard_normal((BATCH, stack.split_factor, *stack.view_shape)), tf.float32)
-    outer = tf.constant(rng.standard_normal((BATCH, stack.split_factor, stack.num_classes)), tf.float32)
-
-    @tf.function(autograph=False)
-    def step(weights: list, statistics: list) -> tuple[list, list]:
-        keys = [
-            draws.draw_keys(seed=0, step=tf.constant(0), branch=branch, positions=tf.range(BATCH))
-            for branch in range(stack.split_factor)
-        ]
-        with tf.GradientTape() as tape:
-            tape.watch(weights)
-            logits, updated = stack.run(weights, statistics, views, keys, training=True, jit=jit)
-            loss = tf.reduce_sum(outer * logits)
-        return tape.gradient(loss, weights), updated
-
-    return step(weights, [variable.value for variable in stack.non_trainable_variables])
 
 
 @pytest.fixture(scope="module", params=SIBLINGS)
 def trained(request) -> tuple[BranchStack, tuple[list, list]]:
     stack = sibling_stack(request.param)
-    return stack, gradients_and_statistics(stack, jit=False)
+    return stack, gradients(stack, jit=False)
 
 
 def test_every_weight_of_every_branch_has_a_gradient(trained):
@@ -65,7 +37,7 @@ def test_every_statistic_moves(trained):
 
 def test_xla_trains_alike(trained):
     stack, plain = trained
-    compiled = gradients_and_statistics(stack, jit=True)
+    compiled = gradients(stack, jit=True)
     for kind, expected in zip(compiled, plain, strict=True):
         largest = max(float(np.max(np.abs(value))) for value in expected)
         for value, reference in zip(kind, expected, strict=True):

@@ -159,7 +159,7 @@ def test_damaged_checkpoints_are_told_and_stay_where_they_are(tmp_path):
     assert told(described, "model_dir").endswith(f"goes on from step {int(one_before.name)} of 10")
     for folder in (tmp_path / "checkpoints").iterdir():
         (folder / "info.json").write_text("{}")
-    assert told(planned(tmp_path), "model_dir").startswith("PROBLEM: The checkpoint cannot be read")
+    assert told(planned(tmp_path), "model_dir").startswith("PROBLEM: All checkpoints are damaged")
 
 
 def test_a_folder_that_cannot_be_written_is_a_problem(tmp_path):
