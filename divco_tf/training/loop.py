@@ -5,6 +5,7 @@ The loop is ours and not `fit`'s, so that its state is exact to the step: one tf
 """
 
 import dataclasses
+import functools
 import pathlib
 import threading
 from collections.abc import Callable
@@ -129,15 +130,14 @@ class _Run:
 
     def train(self, interrupts: Interrupts) -> None:
         """Runs the remaining steps, with logs, evaluations and checkpoints between them."""
-        check = interrupts.check if self.job.count == 1 else _nothing  # of several workers, all stop at one step
+        check = functools.partial(interrupts.check, terminations=self.job.count == 1)  # several workers stop together
         try:
             if self.step and self._evaluates():  # a run that was killed may have been about to
                 self._evaluate(self.watch_split, check)
             if self.step < self.total_steps and not self._stops_early():
                 self._train(interrupts, check)
         except Preempted:
-            self._save()
-            if not self.writer.wait():
+            if not (self._save() and self.writer.wait()):
                 raise Preempted(f"SIGTERM came; no checkpoint of step {self.step} could be written.") from None
             raise Preempted(
                 f"SIGTERM came: the checkpoint of step {self.step} of {self.total_steps} is written; the same command "
@@ -169,6 +169,7 @@ class _Run:
             before, signals = signals, step_function(batch, tf.constant(int(interrupts.terminated), tf.int64))
             # The step before last's: reading this one's would keep a GPU waiting.
             self._check_finite(before)
+            self.times.bad_steps += int(before[0]) > 0
             self.step += 1
             self.times.done()
             self.watch.after(self.step, last=self.step == self.total_steps)
@@ -181,6 +182,7 @@ class _Run:
             if self._stops_early():
                 self.report(f"stopped early: {self.experiment.early_stopping} evaluations without a better one")
                 break
+        self.times.bad_steps += int(signals[0]) > 0
         self.report(progress.told_at_the_end(self.step, self.times))
 
     def _input_told(self) -> str:
@@ -267,7 +269,6 @@ class _Run:
 
     def _check_finite(self, signals: tf.Tensor) -> None:
         bad_steps = int(signals[0])
-        self.times.bad_steps += bad_steps > 0
         if bad_steps > self.options.max_bad_steps:
             raise RunError(
                 f"The loss or a gradient is not finite. Received: {bad_steps} such steps in a row at step "
@@ -316,16 +317,18 @@ class _Run:
                 self.watch.histograms(self.step, self.model.stack)
         self.writer.check()
 
-    def _save(self) -> None:
-        """Begins to write a checkpoint, unless an evaluation before it has no record on disk."""
+    def _save(self) -> bool:
+        """Begins to write a checkpoint, unless an evaluation before it has no record on disk: then False."""
+        self.writer.wait()  # the one before may be the best, which stays
         try:
             self.records.write()
         except OSError as error:
             self.report(f"no checkpoint of step {self.step}: metrics.json cannot be written ({error.strerror})")
-            return
+            return False
         kept = {checkpoint.step for checkpoint in self.checkpoints.all()}
         best = [step for step in self.records.best(until=self.step) if step in kept]
         self.writer.save(self.step, self.state, protected=best[: self.options.keep_best])
+        return True
 
     def _stops_early(self) -> bool:
         patience = self.experiment.early_stopping

@@ -24,7 +24,7 @@ class Options:
       evaluate_every: epochs between evaluations; 0: at the end only.
       evaluate_every_steps: steps between evaluations, in place of epochs.
       log_every: steps between TensorBoard's scalars.
-      histograms: shows TensorBoard the weights of every branch at each evaluation.
+      histograms: shows TensorBoard the weights and statistics of every branch at each evaluation.
       profile: (first, last) step that TensorBoard's profiler looks at.
       progress_seconds: between lines of progress.
       max_bad_steps: how many steps in a row whose loss or gradient is not finite are skipped before the run stops.

@@ -239,8 +239,11 @@ class Interrupts:
         """Whether SIGTERM came."""
         return signal.SIGTERM in self._asked
 
-    def check(self) -> None:
+    def check(self, *, terminations: bool = True) -> None:
         """To be called where it is safe.
+
+        Args:
+          terminations: False leaves SIGTERM to who asks for `terminated`.
 
         Raises:
           KeyboardInterrupt: SIGINT came.
@@ -248,7 +251,7 @@ class Interrupts:
         """
         if signal.SIGINT in self._asked:
             raise KeyboardInterrupt
-        if self.terminated:
+        if terminations and self.terminated:
             raise Preempted("SIGTERM came.")
 
     def _note(self, number: int, _: Any) -> None:

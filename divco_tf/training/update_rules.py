@@ -9,6 +9,7 @@ import keras
 import tensorflow as tf
 
 from divco_tf.errors import InputError
+from divco_tf.models.placement import canonical_name
 
 Rate = float | keras.optimizers.schedules.LearningRateSchedule | Callable[[], tf.Tensor]
 
@@ -355,7 +356,7 @@ def _descend(
 
 
 def _matches(pattern: str, variable: keras.Variable) -> bool:
-    return any(re.search(pattern, text) for text in (variable.path, variable.name))
+    return any(re.search(pattern, canonical_name(text)) for text in (variable.path, variable.name))
 
 
 def _is_number(value: Any) -> bool:

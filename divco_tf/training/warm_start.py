@@ -4,10 +4,9 @@ import dataclasses
 import os
 from collections.abc import Sequence
 
-import keras
-
 from divco_tf.errors import InputError
 from divco_tf.models.branch_stack import BranchStack
+from divco_tf.models.placement import canonical_name
 
 
 @dataclasses.dataclass(frozen=True)
@@ -66,14 +65,13 @@ def warm_start(stack: BranchStack, config: WarmStart) -> str:
     branches = _chosen_branches(config, theirs=other.split_factor, ours=stack.split_factor)
     kept, told = (), ""
     if other.num_classes != stack.num_classes:
-        layer = stack.trainable_variables[-1].name.rpartition(".")[0]
-        kept = tuple(variable.name for variable in stack.variables if variable.name.rpartition(".")[0] == layer)
+        layer = canonical_name(stack.trainable_variables[-1].name).rpartition(".")[0]
+        kept = tuple(name for name in stack.stacked_values() if name.rpartition(".")[0] == layer)
         told = f"; {layer} keeps its initial values ({other.num_classes} classes there, {stack.num_classes} here)"
     _check_fit(stack, other, kept)
-    theirs = {variable.name: variable for variable in other.variables}
-    for variable in stack.variables:
-        if variable.name not in kept and keras.backend.is_float_dtype(variable.dtype):
-            variable.assign(theirs[variable.name].numpy()[list(branches)])
+    theirs = other.stacked_values()
+    fitting = {name: theirs[name][list(branches)] for name in theirs if name not in kept}
+    stack.assign_stacked({name: value for name, value in fitting.items() if value.dtype.kind == "f"})
     numbers = ", ".join(map(str, branches))
     return f"warm start from {other.weights_from}: branches {numbers} of {other.split_factor}{told}"
 
@@ -102,7 +100,7 @@ def _chosen_branches(config: WarmStart, *, theirs: int, ours: int) -> Sequence[i
 def _check_fit(stack: BranchStack, other: BranchStack, kept: Sequence[str]) -> None:
     """Refuses a network whose branches have other variables, but for those that are `kept`."""
     ours, theirs = (
-        {variable.name: tuple(variable.shape[1:]) for variable in each.variables if variable.name not in kept}
+        {name: value.shape[1:] for name, value in each.stacked_values().items() if name not in kept}
         for each in (stack, other)
     )
     for name in (*ours, *theirs):

@@ -4,7 +4,6 @@ import pathlib
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 
-import numpy as np
 import tensorflow as tf
 
 from divco_tf.data.contact_sheet import contact_sheet
@@ -56,11 +55,11 @@ class Watch:
             tf.summary.image("views", contact_sheet(pipeline)[None])
 
     def histograms(self, step: int, stack: BranchStack) -> None:
-        """The weights of every branch."""
+        """The weights and statistics of every branch."""
         with self._writing("weights", step):
-            for variable in stack.trainable_variables:
-                for branch, values in enumerate(np.asarray(variable)):
-                    tf.summary.histogram(f"branch{branch}/{variable.name}", values)
+            for name, stacked in stack.stacked_values().items():
+                for branch, values in enumerate(stacked):
+                    tf.summary.histogram(f"branch{branch}/{name}", values)
             tf.summary.flush()
 
     def before(self, step: int) -> None:

@@ -9,12 +9,14 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 
 from divco_tf.data.pipeline import ViewPipeline
 from divco_tf.data.sources import open_source
-from divco_tf.errors import InputError, RunError
+from divco_tf.errors import InputError, Preempted, RunError
 from divco_tf.models.branch_stack import BranchStack
 from divco_tf.tools import _configs
 from divco_tf.training.experiment import load
 from divco_tf.training.loop import train
 from divco_tf.training.options import Options
+from divco_tf.training.records import Records
+from divco_tf.training.runtime import Interrupts
 from divco_tf.training.schedules import CoTraining, LearningRate
 from tests import tiny
 from tests.data.images import image_folder
@@ -276,8 +278,9 @@ def test_so_many_bad_steps_in_a_row_pass_and_change_nothing(tmp_path, monkeypatc
     spoil(monkeypatch, 2, 3, 6, 7)
     runs.run(tmp_path / "two", max_bad_steps=2, log_every=1)
     assert all(np.all(np.isfinite(value)) for value in runs.final_weights(tmp_path / "two"))
-    losses = scalars(tmp_path / "two", "train")["loss"]
-    assert [step for step, loss in losses.items() if not np.isfinite(loss)] == [3, 4, 7, 8]
+    shown = scalars(tmp_path / "two", "train")
+    assert [step for step, loss in shown["loss"].items() if not np.isfinite(loss)] == [3, 4, 7, 8]
+    assert shown["skipped_steps"][runs.STEPS_PER_EPOCH * 2] == 4
     with pytest.raises(RunError, match="Received: 2 such steps in a row"):
         runs.run(tmp_path / "one", max_bad_steps=1)
 
@@ -287,6 +290,18 @@ def test_a_rate_that_is_far_too_high_ends_in_one_line(tmp_path):
     with pytest.raises(RunError) as caught:
         runs.run(tmp_path, wild, checkpoint_every=1)
     assert tiny.one_line(caught.value, says="a lower learning rate may help")
+
+
+def test_a_termination_that_could_not_be_written_says_so(tmp_path, monkeypatch):
+    def fail(_):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(Records, "write", fail)
+    monkeypatch.setattr(Interrupts, "terminated", property(lambda self: True))
+    lines = []
+    with pytest.raises(Preempted, match=r"^SIGTERM came; no checkpoint of step 1 could be written\.$"):
+        runs.run(tmp_path, report=lines.append)
+    assert lines[-1] == "no checkpoint of step 1: metrics.json cannot be written (No space left on device)"
 
 
 # Bad input.

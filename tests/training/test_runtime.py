@@ -124,8 +124,9 @@ def test_an_interrupt_is_raised_where_it_is_safe_and_a_second_one_at_once():
         with Interrupts() as interrupts:
             interrupts.check()
             signal.raise_signal(signal.SIGINT)
-            with pytest.raises(KeyboardInterrupt):
-                interrupts.check()
+            for terminations in (True, False):
+                with pytest.raises(KeyboardInterrupt):
+                    interrupts.check(terminations=terminations)
             with pytest.raises(KeyboardInterrupt):
                 signal.raise_signal(signal.SIGINT)
         assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
@@ -141,6 +142,7 @@ def test_a_termination_is_raised_where_it_is_safe():
             interrupts.check()
             signal.raise_signal(signal.SIGTERM)
             assert interrupts.terminated
+            interrupts.check(terminations=False)
             with pytest.raises(Preempted):
                 interrupts.check()
             assert signal.getsignal(signal.SIGTERM) is signal.SIG_DFL  # a second one acts at once

@@ -158,6 +158,11 @@ def test_patterns_are_searched_in_a_stacks_names_and_in_the_paths_of_layers():
     )
     for variables, pattern, spared in [
         (stack.trainable_variables, "^fc.kernel$", {"fc.kernel"}),
+        (
+            stack.on(["CPU:0", "CPU:1"]).trainable_variables,
+            "^fc.kernel$",
+            {"block0of2.fc.kernel", "block1of2.fc.kernel"},
+        ),
         (model.trainable_variables, "last/", {"last/kernel"}),
     ]:
         before = tiny.values(variables)

@@ -180,6 +180,14 @@ def test_both_replicas_begin_with_the_same_weights(tmp_path):
                 np.testing.assert_array_equal(local.numpy(), expected.numpy())
 
 
+def test_branches_on_several_devices_take_theirs(tmp_path):
+    other, stack = stored(tmp_path), runs.experiment(seed=5).build(10, devices=["CPU:0", "CPU:1"])
+    warm_start(stack, WarmStart(str(tmp_path), branches=(1, 0)))
+    assert len(stack.variables) == 2 * len(other.variables)
+    for name, value in stack.stacked_values().items():
+        np.testing.assert_array_equal(value, other.stacked_values()[name][::-1])
+
+
 def test_a_run_begins_with_them_once(tmp_path):
     """At a rate of next to nothing the first steps leave the weights; a second call goes on from the checkpoint."""
     other = stored(tmp_path / "other")
