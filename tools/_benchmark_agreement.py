@@ -15,6 +15,7 @@ import numpy as np
 from divco_tf.errors import RunError
 from divco_tf.models import layers
 from divco_tf.models.backbones import register_backbones
+from divco_tf.models.branch_stack import BranchStack
 from divco_tf.training.experiment import Experiment, load
 from divco_tf.training.loop import train
 from divco_tf.training.optimizers import OptimizerConfig
@@ -105,26 +106,28 @@ def run(*, report: Callable[[str], None]) -> dict[str, Any]:
     from divco_tf.tools._benchmark_step import machine
 
     with tempfile.TemporaryDirectory() as folder:
-        weights: dict[Case, list[np.ndarray]] = {}
+        trained: dict[Case, BranchStack] = {}
         for case in dict.fromkeys(case for pair in PAIRS for case in reversed(pair)):
-            weights[case] = _trained(case, pathlib.Path(folder) / str(len(weights)))
+            trained[case] = _trained(case, pathlib.Path(folder) / str(len(trained)))
             report(f"trained: {_told(case)}")
-        systems = {}
-        for case, other in PAIRS:
-            moved = _difference(weights[other], _initial(other))
-            systems[f"{_told(case)} / {_told(other)}"] = {
-                "difference": _difference(weights[case], weights[other]),
-                "moved": moved,
-            }
+        systems = {
+            f"{_told(case)} / {_told(other)}": _differences(trained[case], trained[other], other)
+            for case, other in PAIRS
+        }
     return {
-        "head": ("after 5 steps at rate 0.001", "compared with", "largest difference", "training moved"),
+        "head": ("after 5 steps at rate 0.001", "compared with", "weights differ by", "moved by", "statistics by"),
         "rows": [
-            (*name.split(" / "), f"{found['difference']:.1e}", f"{found['moved']:.1e}")
-            for name, found in systems.items()
+            (*name.split(" / "), *(f"{value:.1e}" for value in found.values())) for name, found in systems.items()
         ],
         "command": " ".join(["divco-benchmark", *sys.argv[1:]]),
         "machine": machine(),
-        "settings": {"steps": STEPS, "split_factor": SPLIT_FACTOR, "learning_rate": RATE, "batch_size": 256},
+        "settings": {
+            "steps": STEPS,
+            "split_factor": SPLIT_FACTOR,
+            "learning_rate": RATE,
+            "batch_size": 256,
+            "limit": LIMIT,
+        },
         "systems": systems,
     }
 
@@ -135,7 +138,7 @@ def _told(case: Case) -> str:
     return f"{case.network}: {case.strategy}{devices}{micro_batches}{', XLA' * (case.jit == 'on')}"
 
 
-def _trained(case: Case, model_dir: pathlib.Path) -> list[np.ndarray]:
+def _trained(case: Case, model_dir: pathlib.Path) -> BranchStack:
     launcher = pathlib.Path(__file__).with_name("launch_local.sh")
     command = [sys.executable, "-m", __name__, json.dumps(dataclasses.asdict(case)), str(model_dir)]
     if case.workers > 1:
@@ -144,15 +147,25 @@ def _trained(case: Case, model_dir: pathlib.Path) -> list[np.ndarray]:
     if done.returncode:
         last = (done.stderr or done.stdout).strip().splitlines()[-1]
         raise RunError(f"A run has failed. Received: {_told(case)}: {last}")
-    return [variable.numpy() for variable in load(model_dir).variables]
+    return load(model_dir)
 
 
-def _initial(case: Case) -> list[np.ndarray]:
-    return [variable.numpy() for variable in case.experiment().build(10).variables]
+def _differences(one: BranchStack, other: BranchStack, case: Case) -> dict[str, float]:
+    """Of the trained stacks and, for scale, of `other` from how it began; statistics by what the largest of each is."""
+    initial = case.experiment().build(10)
+    return {
+        "weights": _largest(one.trainable_variables, other.trainable_variables),
+        "moved": _largest(other.trainable_variables, initial.trainable_variables),
+        "statistics": _largest(one.non_trainable_variables, other.non_trainable_variables, relative=True),
+    }
 
 
-def _difference(one: list[np.ndarray], other: list[np.ndarray]) -> float:
-    return max(float(np.max(np.abs(a - b))) for a, b in zip(one, other, strict=True))
+def _largest(some: list[keras.Variable], others: list[keras.Variable], *, relative: bool = False) -> float:
+    def difference(a: np.ndarray, b: np.ndarray) -> float:
+        scale = np.max(np.abs(b)) if relative else 1
+        return float(np.max(np.abs(a - b)) / (scale or 1))
+
+    return max((difference(a.numpy(), b.numpy()) for a, b in zip(some, others, strict=True)), default=0.0)
 
 
 def _train(case: Case, model_dir: pathlib.Path) -> None:

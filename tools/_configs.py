@@ -1,5 +1,6 @@
 """Configs: where they lie, and gin's parsing of them with each complaint told in one line."""
 
+import fnmatch
 import functools
 import inspect
 import logging
@@ -37,6 +38,18 @@ def config_names() -> list[str]:
     """Names of the shipped configs, as --config takes them: "cifar10/wide_resnet28_10_split4"."""
     folder = configs_dir()
     return sorted(path.relative_to(folder).with_suffix("").as_posix() for path in folder.rglob("*.gin"))
+
+
+def matching_configs(pattern: str) -> list[str]:
+    """Names of the shipped configs that a shell's pattern finds.
+
+    Raises:
+      InputError: none.
+    """
+    found = fnmatch.filter(config_names(), pattern)
+    if not found:
+        raise InputError(f"No config is found. Received: {pattern}; the shipped ones are in {configs_dir()}.")
+    return found
 
 
 def find_config(config: str) -> pathlib.Path:

@@ -9,7 +9,9 @@ how activations are kept: all of them, in micro-batches, recomputed, one branch 
 `scaling` times steps of --backbones over --split_factors at equal multiply-adds, over devices and over micro-batches
 (--parts chooses among the three). `xla` times small networks of all families, or --backbones, with XLA and without.
 
-`agreement` trains small networks on digits under every strategy and tells how far their weights differ.
+`agreement` trains small networks on digits under every strategy and tells how far their weights differ. `kills` kills
+--rounds runs of each kind on digits and on CIFAR-10 (--data_dir), resumes them, and compares all that they end with.
+`checkpoint` tells how long steps of --backbone wait for --rounds checkpoints that a thread writes.
 
 Every system of a table is timed in turn, round by round: machines are shared and noisy, so ratios count. Run nothing
 else meanwhile.
@@ -33,7 +35,7 @@ _UNDIVIDED = flags.DEFINE_bool("undivided", False, "Stack S copies of the backbo
 _BATCH_SIZE = flags.DEFINE_integer("batch_size", None, "Images a step; 16, and for `views` 128, unless given.")
 _IMAGE_SIZE = flags.DEFINE_integer("image_size", 32, "Pixels a side.")
 _NUM_CLASSES = flags.DEFINE_integer("num_classes", 10, "K.")
-_DATA_DIR = flags.DEFINE_string("data_dir", None, "CIFAR-10 for `views`, prepared by TFDS; else images are made up.")
+_DATA_DIR = flags.DEFINE_string("data_dir", None, "CIFAR-10 for `views`, `kills`, prepared by TFDS.")
 _XLA = flags.DEFINE_bool("xla", False, "Time the branch stack under XLA too.")
 _ROUNDS = flags.DEFINE_integer("rounds", 5, "Rounds in which every system takes its turn.")
 _STEPS = flags.DEFINE_integer("steps", 10, "Steps a turn.")
@@ -204,6 +206,33 @@ def _agreement() -> dict[str, Any]:
     return _benchmark_agreement.run(report=_report)
 
 
+def _kills() -> dict[str, Any]:
+    _app.load_tensorflow()
+    from divco_tf.tools import _benchmark_kills
+
+    return _benchmark_kills.run(data_dir=_DATA_DIR.value, rounds=_ROUNDS.value, report=_report)
+
+
+def _checkpoint() -> dict[str, Any]:
+    from divco_tf.models.spec import branch_spec
+
+    branch_spec(_BACKBONE.value, split_factor=_SPLIT_FACTOR.value)
+    _app.load_tensorflow()
+    from divco_tf.tools import _benchmark_checkpoint
+    from divco_tf.training.runtime import share_cores
+
+    share_cores(_SPLIT_FACTOR.value)
+    return _benchmark_checkpoint.run(
+        _BACKBONE.value,
+        split_factor=_SPLIT_FACTOR.value,
+        batch_size=_batch_size(16),
+        image_size=_IMAGE_SIZE.value,
+        num_classes=_NUM_CLASSES.value,
+        rounds=_ROUNDS.value,
+        report=_report,
+    )
+
+
 def _whole_number(flag: str, text: str) -> int:
     if not text.isdecimal():
         raise InputError(f"--{flag} is no list of whole numbers. Received: {text}; 1,2,4 is one.")
@@ -224,6 +253,8 @@ _COMMANDS = {
     "scaling": _scaling,
     "xla": _xla,
     "agreement": _agreement,
+    "kills": _kills,
+    "checkpoint": _checkpoint,
 }
 
 

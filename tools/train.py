@@ -1,13 +1,15 @@
 """Trains an experiment: divco-train --config digits/wide_resnet10_2_split4 --model_dir runs/digits.
 
 The same command run again goes on where it stopped. All settings are gin's; --bind changes one of them. With --dry_run
-the plan of the run is printed, with what is missing for it, and nothing is trained or written.
+the plan of the run is printed, with what is missing for it, and nothing is trained or written; --config may be a
+pattern of shipped configs then ("imagenet/*_split2").
 """
 
 import pathlib
 
 from absl import flags
 
+from divco_tf.errors import InputError
 from divco_tf.tools import _app, _configs
 
 _CONFIG, _BIND = _app.config_flags()
@@ -25,22 +27,51 @@ def main() -> None:
     """Runs the experiment of --config."""
     if _CONFIG.value is None:
         raise _app.missing_flag("config", _configs.config_names())
-    _configs.find_config(_CONFIG.value)
-    _app.load_tensorflow()
-    _configs.parse_config(_CONFIG.value, _BIND.value)
-    experiment, options = _configs.experiment(), _configs.options()
     if _DRY_RUN.value:
-        from divco_tf.training.plan import plan
+        _plan(_CONFIG.value)
+    else:
+        _train(_CONFIG.value)
 
-        described = plan(
-            experiment,
-            model_dir=_MODEL_DIR.value,
-            data_dir=_DATA_DIR.value,
-            options=options,
-            extend=_EXTEND.value,
-        )
-        print(*described.lines(), sep="\n")
-        return
+
+def _plan(config: str) -> None:
+    """Prints the plan of a config, or of all that a pattern finds: those that are refused are told at the end."""
+    names = _configs.matching_configs(config) if "*" in config else [config]
+    for name in names:
+        _configs.find_config(name)
+    _app.load_tensorflow()
+    from divco_tf.training.plan import plan
+
+    refused: dict[str, InputError] = {}
+    for name in names:
+        if len(names) > 1:
+            print(f"{name}")
+        try:
+            _configs.parse_config(name, _BIND.value)
+            described = plan(
+                _configs.experiment(),
+                model_dir=_MODEL_DIR.value,
+                data_dir=_DATA_DIR.value,
+                options=_configs.options(),
+                extend=_EXTEND.value,
+            )
+        except InputError as error:
+            if len(names) == 1:
+                raise
+            refused[name] = error
+            print(error)
+        else:
+            print(*described.lines(), sep="\n")
+        print(end="\n" if len(names) > 1 else "", flush=True)
+    if refused:
+        raise InputError(f"{len(refused)} of {len(names)} configs are refused. Received: {', '.join(refused)}.")
+
+
+def _train(config: str) -> None:
+    """Trains, and prints what came of it."""
+    _configs.find_config(config)
+    _app.load_tensorflow()
+    _configs.parse_config(config, _BIND.value)
+    experiment, options = _configs.experiment(), _configs.options()
 
     from divco_tf.tools._tables import evaluation_table
     from divco_tf.training.loop import train

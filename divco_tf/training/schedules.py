@@ -16,6 +16,9 @@ from divco_tf.errors import InputError
 from divco_tf.registry import did_you_mean
 from divco_tf.training.losses import cotraining_loss
 
+SHORTEST_WARMUP = 1e-3
+"""Epochs: TensorFlow flushes numbers near 0, and a warm-up of 1e-309 epochs would be 0 / 0."""
+
 
 @dataclasses.dataclass(frozen=True)
 class LearningRate:
@@ -70,7 +73,7 @@ class LearningRate:
             _check_number(name, getattr(self, name), above=0)
         for name in ("warmup_learning_rate", "final_learning_rate"):
             _check_number(name, getattr(self, name), least=0)
-        _check_number("warmup_epochs", self.warmup_epochs, least=-1)
+        _check_warmup(self.warmup_epochs, least=-1)
         _check_number("htd_lower", self.htd_lower)
         _check_number("htd_upper", self.htd_upper, above=self.htd_lower)
         for name in ("warmup_learning_rate", "final_learning_rate"):
@@ -253,8 +256,9 @@ class CoTraining:
     def __post_init__(self) -> None:
         """Refuses what no run can follow."""
         cotraining_loss(self.loss)
-        for name in ("weight", "warmup_epochs", "floor"):
+        for name in ("weight", "floor"):
             _check_number(name, getattr(self, name), least=0)
+        _check_warmup(self.warmup_epochs, least=0)
 
     def weight_at(self, step: tf.Tensor | int, *, steps_per_epoch: int) -> tf.Tensor:
         """The weight of the update that comes after `step` updates, float32 scalar.
@@ -289,3 +293,9 @@ def _check_number(name: str, value: float, *, least: float = -math.inf, above: f
     if not is_number or value < least or value <= above:
         bounds = f" above {above}" if above > -math.inf else f" of {least} or more" if least > -math.inf else ""
         raise InputError(f"{name} is out of range or no number. Received: {value!r}; pass a number{bounds}.")
+
+
+def _check_warmup(epochs: float, *, least: float) -> None:
+    _check_number("warmup_epochs", epochs, least=least)
+    if 0 < epochs < SHORTEST_WARMUP:
+        raise InputError(f"The warm-up is too short. Received: {epochs} epochs; pass 0 or {SHORTEST_WARMUP} and more.")

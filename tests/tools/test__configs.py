@@ -40,6 +40,12 @@ def test_config_names_are_what_config_takes(toy_configs):
     assert _configs.config_names() == ["base", "digits/row"]
 
 
+def test_a_pattern_finds_names_or_is_refused(toy_configs):
+    assert _configs.matching_configs("digits/*") == ["digits/row"]
+    with pytest.raises(InputError, match=r"No config is found\. Received: cifar\*; the shipped ones are in "):
+        _configs.matching_configs("cifar*")
+
+
 def test_a_misspelt_config_names_the_close_ones(toy_configs):
     assert "Received: digits/rwo. Did you mean digits/row?" in refusal("digits/rwo")
 

@@ -8,8 +8,10 @@ import numpy as np
 import pytest
 
 from divco_tf.models.backbones.resnet import ResNeXtSpec
+from divco_tf.models.branch_stack import build
 from divco_tf.models.spec import branch_spec
 from divco_tf.models.template import build_network
+from tests.training import runs
 
 SIZES = {"num_classes": 3, "input_shape": (8, 8, 3)}
 
@@ -86,6 +88,48 @@ def test_memory_tells_peak_and_time_of_every_way():
     json.dumps(result)
 
 
+def test_checkpoint_tells_what_a_save_costs():
+    from divco_tf.tools import _benchmark_checkpoint
+
+    result = _benchmark_checkpoint.run(
+        "wide_resnet10_2",
+        split_factor=2,
+        batch_size=4,
+        image_size=8,
+        num_classes=3,
+        rounds=2,
+        report=lambda line: None,
+    )
+    times = result["systems"]["checkpoint"]
+    assert len(times["steps"]) == len(times["call"]) == 2 and len(times["steps"][0]) == 3
+    assert all(0 < call <= written for call, written in zip(times["call"], times["written"], strict=True))
+    parameters = sum(v.numpy().size for v in build("wide_resnet10_2", split_factor=2, **SIZES).trainable_variables)
+    assert times["megabytes"] > 2 * 4 * parameters / 2**20  # with the optimizer's momentum
+    assert len(result["rows"][0]) == len(result["head"])
+
+
+def test_kills_compares_all_that_a_run_ends_with(tmp_path):
+    from divco_tf.tools._benchmark_kills import state
+
+    for name, seed in (("one", 0), ("same", 0), ("other", 1)):
+        runs.run(tmp_path / name, runs.experiment(epochs=1, seed=seed))
+    assert state(tmp_path / "one") == state(tmp_path / "same")
+    (sums, records), (others, other_records) = state(tmp_path / "one"), state(tmp_path / "other")
+    assert sums != others and records != other_records
+
+
+def test_agreement_tells_weights_from_statistics():
+    from divco_tf.tools import _benchmark_agreement as agreement
+
+    case = agreement.Case(agreement.NORM)
+    one, other = case.experiment().build(10), case.experiment().build(10)
+    assert set(agreement._differences(one, other, case).values()) == {0.0}
+    one.trainable_variables[0].assign_add(one.trainable_variables[0] * 0 + 0.5)
+    variance = next(v for v in one.non_trainable_variables if "variance" in v.name)
+    variance.assign(variance * 1.25)
+    assert agreement._differences(one, other, case) == pytest.approx({"weights": 0.5, "moved": 0, "statistics": 0.25})
+
+
 def test_separate_models_have_kerass_own_batch_norm(monkeypatch):
     from divco_tf.tools import _benchmark_step
 
@@ -105,7 +149,6 @@ def test_separate_models_have_kerass_own_batch_norm(monkeypatch):
 
 
 def test_separate_models_are_trained_by_the_same_loss_as_the_stack():
-    from divco_tf.models.branch_stack import build
     from divco_tf.tools import _benchmark_step
 
     spec = branch_spec("wide_resnet10_2", split_factor=2)

@@ -154,6 +154,18 @@ def test_a_dry_run_prints_the_plan_of_any_config_without_data(divco, tmp_path, n
     assert not (tmp_path / "run").exists()
 
 
+def test_a_dry_run_plans_all_that_a_pattern_finds(divco, tmp_path):
+    command = ("train", "--dry_run", "--config=digits/*_split*", f"--model_dir={tmp_path}")
+    names = [name for name in ROWS if name.startswith("digits/")]
+    result = divco(*command)
+    assert (result.status, result.stderr) == (0, "")
+    assert [line for line in result.stdout.splitlines() if line in names] == names
+    assert result.stdout.count("ready:       yes") == len(names) >= 2
+    wrong = divco(*command, "--bind=experiment.Experiment.overrides={'width': -1}")
+    assert wrong.status == 2 and f"{len(names)} of {len(names)} configs are refused" in wrong.stderr
+    assert wrong.stdout.count("Received: ") == len(names)
+
+
 def test_a_dry_run_on_real_images_is_ready(divco, tmp_path, cifar10_dir):
     command = ("--config=cifar10/wide_resnet10_2_split4_cpu", f"--data_dir={cifar10_dir}", "--dry_run")
     result = divco("train", *command, f"--model_dir={tmp_path / 'run'}")

@@ -14,7 +14,7 @@ from divco_tf.training import loop, runtime
 from divco_tf.training.optimizers import OptimizerConfig
 from divco_tf.training.options import Options
 from divco_tf.training.plan import Plan, plan
-from divco_tf.training.schedules import CoTraining, LearningRate
+from divco_tf.training.schedules import SHORTEST_WARMUP, CoTraining, LearningRate
 from divco_tf.training.warm_start import WarmStart
 from tests.data.images import image_folder
 from tests.tiny import one_line
@@ -63,9 +63,8 @@ def test_steps_and_sizes_are_those_of_training(tmp_path):
 @settings(max_examples=15, deadline=None)
 @given(
     epochs=st.integers(1, 400),
-    # A warm-up or ramp of 1e-309 epochs is 0 / 0 to TensorFlow, which flushes such numbers.
-    warmup=st.just(0.0) | st.floats(1e-3, 3),
-    ramp=st.just(0.0) | st.floats(1e-3, 500),
+    warmup=st.just(0.0) | st.floats(SHORTEST_WARMUP, 3),
+    ramp=st.just(0.0) | st.floats(SHORTEST_WARMUP, 500),
     rule=st.sampled_from(["cos", "step", "constant"]),
 )
 def test_key_points_lie_in_the_run_and_have_its_rates(tmp_path_factory, epochs, warmup, ramp, rule):

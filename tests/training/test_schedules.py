@@ -176,6 +176,7 @@ def test_the_weight_follows_a_step_tensor_in_a_graph():
         (lambda: LearningRate(learning_rate="0.1"), "Received: '0.1'"),
         (lambda: LearningRate(learning_rate=float("nan")), "Received: nan"),
         (lambda: LearningRate(warmup_epochs=-2), "warmup_epochs"),
+        (lambda: LearningRate(warmup_epochs=1e-309), "Received: 1e-309 epochs; pass 0 or 0.001 and more"),
         (lambda: LearningRate(final_learning_rate=0.2), "at most 0.1"),
         (lambda: LearningRate(warmup_epochs=1, warmup_learning_rate=0.2), "at most 0.1"),
         (lambda: LearningRate("step", milestones=[-1]), "milestone"),
@@ -190,6 +191,7 @@ def test_the_weight_follows_a_step_tensor_in_a_graph():
         (lambda: CoTraining("jsd"), "Received: jsd"),
         (lambda: CoTraining(weight=-1), "weight"),
         (lambda: CoTraining(warmup_epochs=None), "Received: None"),
+        (lambda: CoTraining(warmup_epochs=1e-5), "Received: 1e-05 epochs"),
         (lambda: CoTraining().weight_at(0, steps_per_epoch=1.5), "Received: 1.5"),
     ],
 )
