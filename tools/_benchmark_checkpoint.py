@@ -10,7 +10,7 @@ from typing import Any
 
 from divco_tf.models.branch_stack import build
 from divco_tf.tools._benchmark_step import Settings, cotraining_model, machine, stack_step
-from divco_tf.training.checkpoint import Checkpoints, CheckpointWriter
+from divco_tf.training.checkpoint import Checkpoints, CheckpointWriter, State
 
 
 def run(
@@ -45,31 +45,15 @@ def run(
     step = stack_step(model, *settings.batch())
     step()
     state = {"stack": model.stack.variables, "optimizer": model.optimizer.variables}
-    times: dict[str, Any] = {"steps": [], "call": [], "written": [], "cost": []}
+    step()
     with tempfile.TemporaryDirectory() as folder:
         checkpoints = Checkpoints(pathlib.Path(folder), keep=1)
-        writer = CheckpointWriter(checkpoints, report=report)
-        step()
+        saves = []
         for index in range(rounds):
-            undisturbed = [_seconds(step) for _ in range(3)]
-            start = time.perf_counter()
-            writer.save(index, state)
-            called = time.perf_counter() - start
-            disturbed = [_seconds(step)]
-            while not checkpoints.all() or checkpoints.all()[-1].step < index:
-                disturbed.append(_seconds(step))
-            written = time.perf_counter() - start
-            usual = statistics.median(undisturbed)
-            cost = called + sum(disturbed) - len(disturbed) * usual
-            for name, value in zip(times, (undisturbed, called, written, cost), strict=True):
-                times[name].append(value)
-            report(f"save {index + 1}/{rounds}: call {1000 * called:.0f} ms, {len(disturbed)} steps meanwhile")
-            writer.wait()
-        megabytes = sum(path.stat().st_size for path in checkpoints.all()[-1].path.iterdir()) / 2**20
-    middle = {
-        "step": statistics.median(second for row in times["steps"] for second in row),
-        **{name: statistics.median(times[name]) for name in ("call", "written", "cost")},
-    }
+            saves.append(_save(index, state, step, checkpoints))
+            report(f"save {index + 1}/{rounds}: {saves[-1]}")
+        megabytes = sum(path.stat().st_size for path in checkpoints.last().path.iterdir()) / 2**20
+    middle = {name: statistics.median(save[name] for save in saves) for name in saves[0]}
     return {
         "head": ("", "S", "MB", "a step s", "the call ms", "there after s", "cost s", "in steps"),
         "rows": [
@@ -87,8 +71,24 @@ def run(
         "command": " ".join(["divco-benchmark", *sys.argv[1:]]),
         "machine": machine(),
         "settings": {"backbone": backbone, "split_factor": split_factor, "batch_size": batch_size, "rounds": rounds},
-        "systems": {"checkpoint": {**times, "megabytes": megabytes, **{f"median_{k}": v for k, v in middle.items()}}},
+        "systems": {"checkpoint": {"saves": saves, "megabytes": megabytes, "median": middle}},
     }
+
+
+def _save(index: int, state: State, step: Callable[[], Any], checkpoints: Checkpoints) -> dict[str, float]:
+    """Saves while steps go on; seconds of an undisturbed step, the call, until the file is there, and the cost."""
+    undisturbed = statistics.median(_seconds(step) for _ in range(3))
+    writer = CheckpointWriter(checkpoints, report=print)
+    start = time.perf_counter()
+    writer.save(index, state)
+    called = time.perf_counter() - start
+    disturbed = [_seconds(step)]
+    while checkpoints.last() is None or checkpoints.last().step < index:
+        disturbed.append(_seconds(step))
+    written = time.perf_counter() - start
+    writer.wait()
+    cost = called + sum(disturbed) - len(disturbed) * undisturbed
+    return {"step": undisturbed, "call": called, "written": written, "cost": cost}
 
 
 def _seconds(step: Callable[[], Any]) -> float:
