@@ -55,6 +55,8 @@ DIGITS = Command(
 def cifar10(data_dir: str) -> Command:
     """An epoch of real photographs."""
     bindings = (
+        'experiment.Experiment.backbone="wide_resnet10_1"',
+        "experiment.Experiment.split_factor=2",
         "experiment.Experiment.epochs=1",
         "experiment.Experiment.batch_size=512",
         "experiment.Experiment.held_out=0.02",
