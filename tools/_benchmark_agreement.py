@@ -115,7 +115,14 @@ def run(*, report: Callable[[str], None]) -> dict[str, Any]:
             for case, other in PAIRS
         }
     return {
-        "head": ("after 5 steps at rate 0.001", "compared with", "weights differ by", "moved by", "statistics by"),
+        "head": (
+            "after 5 steps at rate 0.001",
+            "compared with",
+            "weights differ by",
+            "moved by",
+            "statistics",
+            "moved by",
+        ),
         "rows": [
             (*name.split(" / "), *(f"{value:.1e}" for value in found.values())) for name, found in systems.items()
         ],
@@ -151,21 +158,20 @@ def _trained(case: Case, model_dir: pathlib.Path) -> BranchStack:
 
 
 def _differences(one: BranchStack, other: BranchStack, case: Case) -> dict[str, float]:
-    """Of the trained stacks and, for scale, of `other` from how it began; statistics by what the largest of each is."""
+    """Of the trained stacks and, for scale, how far `other` is from how it began."""
     initial = case.experiment().build(10)
     return {
         "weights": _largest(one.trainable_variables, other.trainable_variables),
-        "moved": _largest(other.trainable_variables, initial.trainable_variables),
-        "statistics": _largest(one.non_trainable_variables, other.non_trainable_variables, relative=True),
+        "weights_moved": _largest(other.trainable_variables, initial.trainable_variables),
+        "statistics": _largest(one.non_trainable_variables, other.non_trainable_variables),
+        "statistics_moved": _largest(other.non_trainable_variables, initial.non_trainable_variables),
     }
 
 
-def _largest(some: list[keras.Variable], others: list[keras.Variable], *, relative: bool = False) -> float:
-    def difference(a: np.ndarray, b: np.ndarray) -> float:
-        scale = np.max(np.abs(b)) if relative else 1
-        return float(np.max(np.abs(a - b)) / (scale or 1))
-
-    return max((difference(a.numpy(), b.numpy()) for a, b in zip(some, others, strict=True)), default=0.0)
+def _largest(some: list[keras.Variable], others: list[keras.Variable]) -> float:
+    """The largest difference of an element."""
+    pairs = zip(some, others, strict=True)
+    return max((float(np.max(np.abs(a.numpy() - b.numpy()))) for a, b in pairs), default=0.0)
 
 
 def _train(case: Case, model_dir: pathlib.Path) -> None:
