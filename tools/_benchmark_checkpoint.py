@@ -48,10 +48,7 @@ def run(
     step()
     with tempfile.TemporaryDirectory() as folder:
         checkpoints = Checkpoints(pathlib.Path(folder), keep=1)
-        saves = []
-        for index in range(rounds):
-            saves.append(_save(index, state, step, checkpoints))
-            report(f"save {index + 1}/{rounds}: {saves[-1]}")
+        saves = [_save(index, state, step, checkpoints, report) for index in range(rounds)]
         megabytes = sum(path.stat().st_size for path in checkpoints.last().path.iterdir()) / 2**20
     middle = {name: statistics.median(save[name] for save in saves) for name in saves[0]}
     return {
@@ -75,10 +72,12 @@ def run(
     }
 
 
-def _save(index: int, state: State, step: Callable[[], Any], checkpoints: Checkpoints) -> dict[str, float]:
+def _save(
+    index: int, state: State, step: Callable[[], Any], checkpoints: Checkpoints, report: Callable[[str], None]
+) -> dict[str, float]:
     """Saves while steps go on; seconds of an undisturbed step, the call, until the file is there, and the cost."""
     undisturbed = statistics.median(_seconds(step) for _ in range(3))
-    writer = CheckpointWriter(checkpoints, report=print)
+    writer = CheckpointWriter(checkpoints, report=report)
     start = time.perf_counter()
     writer.save(index, state)
     called = time.perf_counter() - start
@@ -88,7 +87,9 @@ def _save(index: int, state: State, step: Callable[[], Any], checkpoints: Checkp
     written = time.perf_counter() - start
     writer.wait()
     cost = called + sum(disturbed) - len(disturbed) * undisturbed
-    return {"step": undisturbed, "call": called, "written": written, "cost": cost}
+    save = {"step": undisturbed, "call": called, "written": written, "cost": cost}
+    report(f"save {index + 1}: " + ", ".join(f"{name} {seconds:.3f} s" for name, seconds in save.items()))
+    return save
 
 
 def _seconds(step: Callable[[], Any]) -> float:

@@ -64,9 +64,8 @@ class Settings:
     def worker(self, way: str, report: Callable[[str], None]) -> Worker:
         """The step in a process of its own."""
         shared = None if self.jit == "on" else self.split_factor
-        return Worker(
-            f"S={self.split_factor}, {way}", functools.partial(self.step, way), cpu_threads=shared, report=report
-        )
+        name, step = f"S={self.split_factor}, {way}", functools.partial(self.step, way)
+        return Worker(name, step, cpu_threads=shared, report=report, measures_memory=True)
 
     def estimate(self, way: str) -> int:
         """Bytes that a step takes, by `step_memory`."""

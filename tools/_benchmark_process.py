@@ -108,6 +108,8 @@ class _Failure:
 
 def _serve(pipe: Any, cpu_threads: int | None, logical_cpus: int, measures_memory: bool) -> None:
     if measures_memory:
+        # oneDNN's allocator, of which TensorFlow reads this, keeps all that it ever had.
+        os.environ["TF_ONEDNN_USE_SYSTEM_ALLOCATOR"] = "1"
         keep_freed_memory(False)
     try:
         _answer(pipe, cpu_threads, logical_cpus, measures_memory)

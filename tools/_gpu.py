@@ -80,7 +80,7 @@ def main() -> None:
 
 def benchmarks(out: pathlib.Path, *, small: bool) -> Iterator[Part]:
     """The benchmarks, in sizes for a GPU or, `small`, for trying."""
-    network = "wide_resnet10_2" if small else "wide_resnet16_8"
+    network, largest = ("wide_resnet10_2",) * 2 if small else ("wide_resnet16_8", "wide_resnet28_10")
     turns = ("--rounds=2", "--steps=1") if small else ("--rounds=10", "--steps=10")
     batch = "--batch_size=4" if small else "--batch_size=128"
     deep = ("--backbones=wide_resnet10_2", "--split_factor=2", "--batch_size=2") if small else ()
@@ -92,6 +92,7 @@ def benchmarks(out: pathlib.Path, *, small: bool) -> Iterator[Part]:
         "memory": (f"--backbone={network}", batch) if small else (),
         "compile": deep,
         "xla": (*families, *turns),
+        "checkpoint": (f"--backbone={largest}", "--split_factor=4", batch, turns[0]),
     }
     for name, options in arguments.items():
         result = out / f"{name}.json"

@@ -81,7 +81,8 @@ def test_memory_tells_peak_and_time_of_every_way():
     )
     systems = result["systems"]["S=1"]
     assert set(systems) == {"plain", "4 micro-batches", "remat", "remat, 4 micro-batches"}  # one branch has no turn
-    assert all(system["step_mb"] > 0 for system in systems.values())  # so small a step is within what malloc keeps
+    # 37 and 12 MB on an idle machine; what an allocator kept of the step before would leave nothing to see.
+    assert 20 < systems["plain"]["step_mb"] < 90 and systems["4 micro-batches"]["memory_of_plain"] < 0.7
     assert systems["plain"]["memory_of_plain"] == systems["plain"]["step_of_plain"] == 1
     assert all(system["estimate_mb"] > 1 and min(system["rounds"]) > 0 for system in systems.values())
     assert len(result["rows"]) == len(systems)

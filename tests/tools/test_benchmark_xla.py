@@ -12,8 +12,9 @@ from divco_tf.tools import _benchmark_xla as xla
 
 
 def test_every_family_has_a_small_network():
-    builders = {entry.builder for entry in BACKBONES.entries() if entry.builder.__module__.startswith("divco_tf.")}
-    assert builders == {BACKBONES.get(name).builder for name in xla.SMALL}
+    builders = {entry.builder for entry in BACKBONES.entries()}
+    shipped = {builder for builder in builders if builder.__module__.startswith("divco_tf.models.")}
+    assert shipped == {BACKBONES.get(name).builder for name in xla.SMALL}
 
 
 @pytest.mark.parametrize("backbone", ["wide_resnet16_8", "resnet110", "resnest101", "keras_mobilenet_v2"])
