@@ -63,7 +63,8 @@ class Settings:
 
     def worker(self, way: str, report: Callable[[str], None]) -> Worker:
         """The step in a process of its own."""
-        shared = None if self.jit == "on" else self.split_factor
+        at_once = 1 if WAYS[way].get("branches_in_turn") else self.split_factor
+        shared = None if self.jit == "on" else at_once
         name, step = f"S={self.split_factor}, {way}", functools.partial(self.step, way)
         return Worker(name, step, cpu_threads=shared, report=report, measures_memory=True)
 

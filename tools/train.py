@@ -78,7 +78,7 @@ def _train(config: str) -> None:
     from divco_tf.training.runtime import resolve_jit, share_cores
 
     if not resolve_jit(options.jit):  # XLA wants all cores for one branch: divco-benchmark step --xla
-        share_cores(experiment.split_factor)
+        share_cores(1 if options.branches_in_turn else experiment.split_factor)
     model_dir = pathlib.Path(_MODEL_DIR.value)
     evaluation = train(
         experiment,

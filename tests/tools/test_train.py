@@ -12,6 +12,7 @@ import pytest
 
 from divco_tf.data.sources import open_source
 from divco_tf.tools import _configs
+from divco_tf.training import runtime
 from divco_tf.training.experiment import load
 from tests.data.images import image_folder, photograph
 from tests.training import runs
@@ -42,6 +43,15 @@ def test_a_run_ends_with_a_table_of_the_ensemble_and_every_branch(divco, tmp_pat
     assert f"{100 * record['accuracy']:.2f}" in ensemble
     assert branch0.split() == ["branch", "0", f"{100 * record['branch_accuracies'][0]:.2f}"]
     assert branch3.split()[:2] == ["branch", "3"]
+
+
+@pytest.mark.parametrize(("in_turn", "branches"), [(False, 4), (True, 1)])
+def test_branches_share_the_cores_with_those_that_run_beside_them(divco, tmp_path, monkeypatch, in_turn, branches):
+    shared = []
+    monkeypatch.setattr(runtime, "share_cores", shared.append)
+    command = ("train", *DIGITS, f"--bind=loop.Options.branches_in_turn={in_turn}", f"--model_dir={tmp_path}")
+    assert divco(*command).status == 0
+    assert shared == [branches]
 
 
 def test_the_same_command_again_answers_the_same(divco, tmp_path):
