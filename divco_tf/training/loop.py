@@ -21,7 +21,7 @@ from divco_tf.errors import Preempted, RunError
 from divco_tf.training.checkpoint import Checkpoints, CheckpointWriter
 from divco_tf.training.cotraining import CoTrainingModel
 from divco_tf.training.evaluation import Evaluation, Predictor, score
-from divco_tf.training.experiment import Experiment, claim_model_dir
+from divco_tf.training.experiment import Experiment, claim_model_dir, load
 from divco_tf.training.options import Options
 from divco_tf.training.progress import Progress, StepTimes
 from divco_tf.training.records import Records
@@ -106,8 +106,9 @@ class _Run:
                 experiment, num_classes=source.num_classes, steps_per_epoch=self.steps_per_epoch, options=options
             )
         self.checkpoints = Checkpoints(model_dir / "checkpoints", keep=options.keep_checkpoints)
-        if experiment.warm_start and self.checkpoints.last() is None:  # refused before the claim
-            report(warm_start(self.model.stack, experiment.warm_start))
+        if (start := experiment.warm_start) and self.checkpoints.last() is None:  # refused before the claim
+            other = load(start.model_dir, weights=start.weights)
+            report(warm_start(self.model.stack, other, branches=start.branches))
             self.model.reset_ema()
         if self.job.chief:
             claim_model_dir(model_dir, experiment, source, extend=extend)

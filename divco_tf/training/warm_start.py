@@ -42,7 +42,7 @@ class WarmStart:
         object.__setattr__(self, "branches", tuple(self.branches))  # gin and JSON give lists
 
 
-def warm_start(stack: BranchStack, config: WarmStart) -> str:
+def warm_start(stack: BranchStack, other: BranchStack, *, branches: Sequence[int] | None = None) -> str:
     """Writes another run's weights and batch-norm statistics into `stack`, or nothing where they do not fit.
 
     The last layer keeps its initial values where the numbers of classes differ, and so does the random state of Keras's
@@ -50,19 +50,16 @@ def warm_start(stack: BranchStack, config: WarmStart) -> str:
 
     Args:
       stack: of the run that begins.
-      config: whose weights, and of which branches.
+      other: the other run's, as `experiment.load` gives it.
+      branches: as `WarmStart`'s.
 
     Returns:
       One line that says what was done.
 
     Raises:
-      InputError: there is no such run, it has no such weights or branches, or another network; the first variable that
-        differs is named.
+      InputError: the other run has no such branches, or another network; the first variable that differs is named.
     """
-    from divco_tf.training.experiment import load  # an experiment has a WarmStart
-
-    other = load(config.model_dir, weights=config.weights)
-    branches = _chosen_branches(config, theirs=other.split_factor, ours=stack.split_factor)
+    chosen = _chosen_branches(branches, other, ours=stack.split_factor)
     kept, told = (), ""
     if other.num_classes != stack.num_classes:
         layer = canonical_name(stack.trainable_variables[-1].name).rpartition(".")[0]
@@ -70,31 +67,34 @@ def warm_start(stack: BranchStack, config: WarmStart) -> str:
         told = f"; {layer} keeps its initial values ({other.num_classes} classes there, {stack.num_classes} here)"
     _check_fit(stack, other, kept)
     theirs = other.stacked_values()
-    fitting = {name: theirs[name][list(branches)] for name in theirs if name not in kept}
+    fitting = {name: theirs[name][list(chosen)] for name in theirs if name not in kept}
     stack.assign_stacked({name: value for name, value in fitting.items() if value.dtype.kind == "f"})
-    numbers = ", ".join(map(str, branches))
+    numbers = ", ".join(map(str, chosen))
     return f"warm start from {other.weights_from}: branches {numbers} of {other.split_factor}{told}"
 
 
-def _chosen_branches(config: WarmStart, *, theirs: int, ours: int) -> Sequence[int]:
+def _chosen_branches(branches: Sequence[int] | None, other: BranchStack, *, ours: int) -> Sequence[int]:
     """The branch there for each branch here."""
-    if config.branches is None:
+    theirs = other.split_factor
+    if branches is None:
         if theirs != ours:
             raise InputError(
-                f"The runs have different split factors. Received: {theirs} branches in {config.model_dir}, "
+                f"The runs have different split factors. Received: {theirs} branches in {other.weights_from}, "
                 f"{ours} here; choose {ours} of 0 to {theirs - 1} by branches=(...), or one for all."
             )
         return range(ours)
-    branches = config.branches * (ours if len(config.branches) == 1 else 1)
-    if len(branches) != ours:
+    chosen = tuple(branches) * (ours if len(branches) == 1 else 1)
+    if len(chosen) != ours:
         raise InputError(
-            f"The number of chosen branches is not the split factor. Received: branches={config.branches}, "
+            f"The number of chosen branches is not the split factor. Received: branches={branches}, "
             f"split_factor={ours}; {ours} or a single one would work."
         )
-    absent = [branch for branch in branches if branch >= theirs]
+    absent = [branch for branch in chosen if branch >= theirs]
     if absent:
-        raise InputError(f"{config.model_dir} has no such branch. Received: {absent[0]}; there are 0 to {theirs - 1}.")
-    return branches
+        raise InputError(
+            f"{other.weights_from} has no such branch. Received: {absent[0]}; there are 0 to {theirs - 1}."
+        )
+    return chosen
 
 
 def _check_fit(stack: BranchStack, other: BranchStack, kept: Sequence[str]) -> None:

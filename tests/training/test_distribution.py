@@ -74,6 +74,8 @@ def train(
 
 PLAIN = {"name": "tiny_no_norm", "dropout": 0.5, "input_shape": (8, 8, 3)}
 WIDE = {"name": "wide_resnet10_1", "dropout": 0.5, "input_shape": (16, 16, 3)}
+WITHOUT_DROPOUT = WIDE | {"dropout": 0.0}
+SYNCHRONISED_NORM = {"synchronised_norm": True}
 
 
 @pytest.fixture
@@ -113,21 +115,25 @@ def test_less_memory_changes_nothing_on_replicas(mirrored, jit):
 
 
 @pytest.mark.parametrize("sizes", [(4, 4), (5, 3)])
-@pytest.mark.parametrize("micro_batches", [1, 2])
-def test_synchronised_norm_makes_two_devices_one(mirrored, one_device, sizes, micro_batches):
-    if micro_batches > 1 and sizes != (4, 4):
-        sizes = (6, 2)
-    synchronised = WIDE | {"synchronised_norm": True}
+def test_synchronised_norm_makes_two_devices_one(mirrored, one_device, sizes):
     options = {"learning_rate": 1e-3, "jit": "auto"}
-    ours = train(mirrored, synchronised, sizes=sizes, micro_batches=micro_batches, **options)
-    if micro_batches == 1:
-        theirs = train(one_device, WIDE, **options)  # the fused op, over the whole batch
-        weights, statistics = (tiny.largest_difference(*pair) for pair in zip(ours, theirs, strict=True))
-        print(f"synchronised norm, shares {sizes}: two devices against one: {weights:.2g}, statistics {statistics:.2g}")
-        assert weights < 1e-5 and statistics < 1e-5
-        apart = train(mirrored, WIDE, sizes=sizes, **options)
-        assert tiny.largest_difference(apart[0], theirs[0]) > 10 * weights
-    assert all(np.all(np.isfinite(value)) for part in ours for value in part)
+    ours = train(mirrored, WIDE | SYNCHRONISED_NORM, sizes=sizes, **options)
+    theirs = train(one_device, WIDE, **options)  # the fused op, over the whole batch
+    weights, statistics = (tiny.largest_difference(*pair) for pair in zip(ours, theirs, strict=True))
+    print(f"synchronised norm, shares {sizes}: two devices against one: {weights:.2g}, statistics {statistics:.2g}")
+    assert weights < 1e-5 and statistics < 1e-5
+    apart = train(mirrored, WIDE, sizes=sizes, **options)
+    assert tiny.largest_difference(apart[0], theirs[0]) > 10 * weights
+
+
+def test_synchronised_micro_batches_are_those_of_all_replicas_together(mirrored, one_device):
+    order = np.array([0, 1, 4, 5, 2, 3, 6, 7])  # the first halves of both replicas, then the second ones
+    options = {"learning_rate": 1e-3, "jit": "auto", "micro_batches": 2}
+    ours = train(mirrored, WITHOUT_DROPOUT | SYNCHRONISED_NORM, **options)
+    theirs = train(one_device, WITHOUT_DROPOUT, order=order, **options)
+    weights, statistics = (tiny.largest_difference(*pair) for pair in zip(ours, theirs, strict=True))
+    print(f"synchronised norm, two micro-batches: {weights:.2g}, statistics {statistics:.2g}")
+    assert weights < 1e-5 and statistics < 1e-5
 
 
 def test_what_cannot_be_synchronised_is_refused_in_one_line():
@@ -139,15 +145,25 @@ def test_what_cannot_be_synchronised_is_refused_in_one_line():
         tiny_stack("tiny_no_norm", synchronised_norm=True)
 
 
-def test_a_large_rate_differs_no_more_than_another_order_of_the_batch(mirrored, one_device):
-    # Without dropout: its masks belong to places, which another order changes.
-    stack = WIDE | {"dropout": 0.0}
-    ours = [*itertools.chain(*train(mirrored, stack, learning_rate=0.1))]
-    theirs = [*itertools.chain(*train(one_device, stack, learning_rate=0.1, micro_batches=2))]
-    order = np.array([2, 0, 3, 1, 7, 5, 4, 6])  # within each micro-batch
-    permuted = [*itertools.chain(*train(one_device, stack, learning_rate=0.1, micro_batches=2, order=order))]
+# Without dropout: its masks belong to places, which another order changes.
+@pytest.mark.parametrize(
+    ("stack", "norm", "options", "order"),
+    [
+        (PLAIN | {"dropout": 0.0}, {}, {}, [2, 7, 0, 4, 3, 1, 6, 5]),
+        (WITHOUT_DROPOUT, SYNCHRONISED_NORM, {"jit": "auto"}, [2, 7, 0, 4, 3, 1, 6, 5]),
+        (WITHOUT_DROPOUT, {}, {"micro_batches": 2}, [2, 0, 3, 1, 7, 5, 4, 6]),  # within each micro-batch
+    ],
+    ids=["no batch norm", "synchronised batch norm", "batch norm and micro-batches"],
+)
+def test_a_large_rate_differs_no_more_than_another_order_of_the_batch(
+    mirrored, one_device, stack, norm, options, order
+):
+    jit = {name: value for name, value in options.items() if name == "jit"}
+    ours = [*itertools.chain(*train(mirrored, stack | norm, learning_rate=0.1, **jit))]
+    theirs = [*itertools.chain(*train(one_device, stack, learning_rate=0.1, **options))]
+    permuted = [*itertools.chain(*train(one_device, stack, learning_rate=0.1, order=np.array(order), **options))]
     difference, noise = tiny.largest_difference(ours, theirs), tiny.largest_difference(permuted, theirs)
-    print(f"wide_resnet10_1, lr 0.1: two devices {difference:.2g}, another order of the batch {noise:.2g}")
+    print(f"{stack['name']}, lr 0.1: two devices {difference:.2g}, another order of the batch {noise:.2g}")
     assert noise > 0
     assert difference <= 5 * noise
 

@@ -14,7 +14,7 @@ from divco_tf.models.branch_stack import BranchStack
 from divco_tf.models.template import build_template
 from divco_tf.tools import _configs
 from divco_tf.training.checkpoint import Checkpoints
-from divco_tf.training.experiment import RECORD, Experiment, claim_model_dir, open_run, write_record
+from divco_tf.training.experiment import RECORD, Experiment, claim_model_dir, load, open_run, write_record
 from divco_tf.training.loop import make_model, train
 from divco_tf.training.runtime import make_strategy
 from divco_tf.training.warm_start import WarmStart, warm_start
@@ -44,18 +44,23 @@ def by_name(stack: BranchStack) -> dict[str, np.ndarray]:
     return {variable.name: variable.numpy().copy() for variable in stack.variables}
 
 
+def begin(stack: BranchStack, config: WarmStart) -> str:
+    """As `train` does it."""
+    return warm_start(stack, load(config.model_dir, weights=config.weights), branches=config.branches)
+
+
 def refused(stack: BranchStack, config: WarmStart, *, says: str) -> None:
     """Refused in one line, and nothing is written into the stack."""
     before = tiny.values(stack.variables)
     with pytest.raises(InputError) as error:
-        warm_start(stack, config)
+        begin(stack, config)
     assert tiny.one_line(error.value, says=says), str(error.value)
     assert tiny.largest_difference(before, tiny.values(stack.variables)) == 0
 
 
 def test_the_same_split_factor_takes_everything(tmp_path):
     other, stack = stored(tmp_path), runs.experiment(seed=5).build(10)
-    line = warm_start(stack, WarmStart(str(tmp_path)))
+    line = begin(stack, WarmStart(str(tmp_path)))
     assert line == f"warm start from {tmp_path} last step 7: branches 0, 1 of 2"
     assert tiny.largest_difference(tiny.values(stack.variables), tiny.values(other.variables)) == 0
 
@@ -68,7 +73,7 @@ def test_branches_are_chosen_by_their_numbers(tmp_path, theirs, branches, ours):
         return runs.experiment(split_factor=split_factor, overrides={"width": 4 * split_factor, "dropout": 0.0})
 
     other, stack = stored(tmp_path, described(theirs)), described(ours).build(10)
-    line = warm_start(stack, WarmStart(str(tmp_path), branches=branches))
+    line = begin(stack, WarmStart(str(tmp_path), branches=branches))
     chosen = branches * ours if len(branches) == 1 else branches
     assert line.endswith(f"branches {', '.join(map(str, chosen))} of {theirs}")
     before = by_name(other)
@@ -80,7 +85,7 @@ def test_the_classifier_keeps_its_initial_values_for_other_classes(tmp_path):
     other, stack = stored(tmp_path, runs.experiment(dataset="image_folder", image_size=8), num_classes=3), None
     stack = runs.experiment().build(10)
     initial = by_name(stack)
-    line = warm_start(stack, WarmStart(str(tmp_path)))
+    line = begin(stack, WarmStart(str(tmp_path)))
     assert line.endswith("; fc keeps its initial values (3 classes there, 10 here)")
     before = by_name(other)
     for name, values in by_name(stack).items():
@@ -113,7 +118,7 @@ def test_the_state_of_keras_random_layers_stays(tmp_path):
     stored(tmp_path, described)
     stack = keras_stack(num_classes=10)
     initial = by_name(stack)
-    warm_start(stack, WarmStart(str(tmp_path), branches=(0,)))
+    begin(stack, WarmStart(str(tmp_path), branches=(0,)))
     seeds = [name for name in initial if "seed_generator" in name]
     assert len(seeds) == 2
     for name, values in by_name(stack).items():
@@ -172,7 +177,7 @@ def test_both_replicas_begin_with_the_same_weights(tmp_path):
     strategy = make_strategy("mirrored")
     with strategy.scope():
         model = make_model(runs.experiment(ema_decay=0.9, seed=5), num_classes=10, steps_per_epoch=5)
-    warm_start(model.stack, WarmStart(str(tmp_path)))
+    begin(model.stack, WarmStart(str(tmp_path)))
     model.reset_ema()
     for variables in (model.stack.variables, model.ema):
         for variable, expected in zip(variables, other.variables, strict=True):
@@ -182,7 +187,7 @@ def test_both_replicas_begin_with_the_same_weights(tmp_path):
 
 def test_branches_on_several_devices_take_theirs(tmp_path):
     other, stack = stored(tmp_path), runs.experiment(seed=5).build(10, devices=["CPU:0", "CPU:1"])
-    warm_start(stack, WarmStart(str(tmp_path), branches=(1, 0)))
+    begin(stack, WarmStart(str(tmp_path), branches=(1, 0)))
     assert len(stack.variables) == 2 * len(other.variables)
     for name, value in stack.stacked_values().items():
         np.testing.assert_array_equal(value, other.stacked_values()[name][::-1])
