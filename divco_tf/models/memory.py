@@ -17,8 +17,8 @@ class StepMemory:
 
     Attributes:
       state: weights, statistics and the optimizer's slots, which live from step to step.
-      gradients: of the weights, the sum of those of the micro-batches so far, and each branch's share of the weights,
-        which a step unstacks.
+      gradients: of the weights, and the sum of those of the micro-batches so far. Branches' shares of stacked weights
+        are no copies: what is unstacked along the first axis shares its memory (TensorFlow 2.21).
       activations: what is alive at most of the forward pass, with the gradient's own working memory.
     """
 
@@ -71,11 +71,10 @@ def step_memory(
     if batch_size % micro_batches:
         raise InputError(f"micro_batches={micro_batches} does not divide the batch. Received: {batch_size} images.")
     weights, statistics = split_factor * _size(template.trainable_variables), _size(template.non_trainable_variables)
-    copies = 1 + (micro_batches > 1) + (split_factor > 1)
     an_example = _activations(template, split_factor, remat=remat, in_turn=branches_in_turn)
     return StepMemory(
         state=weights * (1 + slots) + split_factor * statistics,
-        gradients=weights * copies,
+        gradients=weights * (2 if micro_batches > 1 else 1),
         activations=batch_size // micro_batches * an_example,
     )
 
