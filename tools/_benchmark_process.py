@@ -1,5 +1,6 @@
 """A system under measurement in a process of its own: threads, traces and memory are a process's."""
 
+import contextlib
 import ctypes
 import dataclasses
 import multiprocessing
@@ -61,13 +62,16 @@ class Worker:
         self._process.start()
         theirs.close()  # or a worker that dies would be waited for
         self._receive()  # TensorFlow is imported, which the first step's limit does not count
-        self._pipe.send(make)
-        self.times: dict[str, Any] = {**self._receive(), "rounds": []}
+        self.times: dict[str, Any] = {**self._ask(make), "rounds": []}
         report(f"{name}: built in {self.times['build']:.2f} s, first step {self.times['first']:.2f} s")
 
     def seconds(self, steps: int) -> float:
         """How long some steps take."""
-        self._pipe.send(steps)
+        return self._ask(steps)
+
+    def _ask(self, request: Any) -> Any:
+        with contextlib.suppress(BrokenPipeError):  # `_receive` tells of a process that is gone
+            self._pipe.send(request)
         return self._receive()
 
     def _receive(self) -> Any:
@@ -78,7 +82,7 @@ class Worker:
             if isinstance(answer, _Failure):
                 raise RunError(f"{self._name} failed. Received: {answer.told}")
             return answer
-        except EOFError:
+        except (EOFError, ConnectionResetError):
             self._process.join()
             code = self._process.exitcode
             raise RunError(f"{self._name} ended. Received: exit status {code} (-9: out of memory).") from None
@@ -88,8 +92,7 @@ class Worker:
 
     def step_bytes(self) -> int:
         """The most memory that one step takes beside what the process, or its GPU, held before it."""
-        self._pipe.send(_PEAK)
-        return self._receive()
+        return self._ask(_PEAK)
 
     def __enter__(self) -> "Worker":
         return self

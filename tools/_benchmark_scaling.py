@@ -1,4 +1,7 @@
-"""`divco-benchmark scaling`: a training step over S at equal multiply-adds, over devices and over micro-batches."""
+"""`divco-benchmark scaling`: a training step over S at equal multiply-adds, over devices and over micro-batches.
+
+And what of a step is not the network's: the overhead, as the difference to loss and gradients alone, and in pieces.
+"""
 
 import contextlib
 import dataclasses
@@ -30,12 +33,14 @@ from divco_tf.tools._benchmark_step import (
     torch_version,
 )
 from divco_tf.training import losses
+from divco_tf.training.cotraining import CoTrainingModel
 from divco_tf.training.runtime import branch_devices, make_strategy
 
 STEP, ALONE = "training step", "loss and gradients alone"
+STACKING, UPDATE = "stacking gradients", "finite check and update"
 BATCH_SIZES = {"wide_resnet16_8": 8, "resnet110": 16, "resnext29_8x64d": 4}
 """Images a step, 32 for others: turns of about a second, as the machine is not the same from minute to minute."""
-PARTS = ("division", "devices", "micro_batches")
+PARTS = ("division", "overhead", "devices", "micro_batches")
 MICRO_BATCHES = (1, 2, 4)
 
 
@@ -45,7 +50,7 @@ class System:
 
     Attributes:
       settings: network, S and sizes of the batch.
-      kind: STEP, ALONE or TORCH.
+      kind: STEP, ALONE, TORCH, or a piece of a step: STACKING, UPDATE.
       strategy: of a STEP, one of runtime.STRATEGIES.
       logical_cpus: into how many devices the CPU is divided.
       micro_batches: of a STEP.
@@ -68,7 +73,11 @@ class System:
             if self.kind == ALONE:
                 function = loss_and_gradients(stack, tf.constant(views), tf.constant(labels))
                 return lambda: function()[0].numpy()
+            if self.kind == STACKING:
+                return stacking(stack)
             model = cotraining_model(stack, micro_batches=self.micro_batches)
+            if self.kind == UPDATE:
+                return update(model)
         dataset = tf.data.Dataset.from_tensor_slices((views, labels)).batch(len(labels), drop_remainder=True)
         batch = next(iter(strategy.experimental_distribute_dataset(dataset)))
 
@@ -100,7 +109,7 @@ def run(
 
     Args:
       backbones: their names. Devices and micro-batches are measured with the first one.
-      split_factors: S of the first table; the others have the largest.
+      split_factors: S of `division`; the other parts have the largest.
       batch_size: images a step; None: that of BATCH_SIZES.
       rounds: in which every system takes its turn.
       steps: a turn.
@@ -131,6 +140,11 @@ def run(
         systems["division"] = {row[0].backbone: timed(_division(row)) for row in divided}
         rows = [cells for row in divided for cells in _division_rows(row, systems["division"][row[0].backbone])]
         tables.append((DIVISION, rows))
+    if "overhead" in parts:
+        cases = [settings(backbone, max(split_factors)) for backbone in backbones]
+        systems["overhead"] = {case.backbone: timed(_pieces(case)) for case in cases}
+        rows = [_overhead_row(case, systems["overhead"][case.backbone]) for case in cases]
+        tables.append((OVERHEAD, rows))
     for part, cases in (("devices", _devices(largest)), ("micro_batches", _micro_batches(largest))):
         if part in parts:
             systems[part] = timed(cases)
@@ -182,6 +196,32 @@ def loss_and_gradients(
         return loss, tape.gradient(loss, weights)
 
     return step
+
+
+def stacking(stack: BranchStack) -> Step:
+    """Puts the gradients of S branches together to those of stacked weights, by itself."""
+    gradients = [
+        [tf.identity(of_branch) for of_branch in tf.unstack(variable.value)] for variable in stack.trainable_variables
+    ]
+    function = tf.function(lambda: [tf.stack(branches) for branches in gradients], autograph=False)
+    return lambda: function()[0].numpy()
+
+
+def update(model: CoTrainingModel) -> Step:
+    """What a step does with gradients and statistics once they are there, by itself."""
+    gradients = [0.01 * variable.value for variable in model.stack.trainable_variables]
+    moving = [tf.identity(variable.value) for variable in model.stack.non_trainable_variables]
+    function = tf.function(lambda: model._apply_where_finite(gradients, moving, tf.ones([])), autograph=False)
+
+    def step() -> int:
+        function()
+        return int(model.bad_steps.numpy())
+
+    return step
+
+
+def _pieces(settings: Settings) -> dict[str, System]:
+    return {kind: System(settings, kind) for kind in (STEP, STACKING, UPDATE)}
 
 
 def _division(row: Sequence[Settings]) -> dict[str, System]:
@@ -245,6 +285,18 @@ RATIOS: dict[str, Callable[[dict[str, Any], dict[str, Any]], float]] = {"median"
 """Two estimates, as machines are shared: what others take away can only make a round slower."""
 DIVISION = ("", "S", "a step s", "of S=1", "of PyTorch", "overhead", "fastest s", "of S=1", "of PyTorch", "overhead")
 DIVISION += ("multiply-adds", "activations")
+
+
+OVERHEAD = ("", "S", "images", "a step ms", "stacking ms", "check and update ms", "together")
+"""The pieces are too small a part of a step to be seen in differences of whole steps."""
+
+
+def _overhead_row(settings: Settings, systems: dict[str, dict[str, Any]]) -> tuple[str, ...]:
+    step, *pieces = (systems[kind] for kind in (STEP, STACKING, UPDATE))
+    step["overhead"] = sum(_ratio(piece, step) for piece in pieces)
+    milliseconds = [f"{1e3 * system['median']:.1f}" for system in (step, *pieces)]
+    told = (settings.backbone, str(settings.split_factor), str(settings.batch_size))
+    return (*told, *milliseconds, f"{step['overhead']:.1%}")
 
 
 def _division_rows(row: Sequence[Settings], systems: dict[str, dict[str, Any]]) -> list[tuple[str, ...]]:

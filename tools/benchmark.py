@@ -6,8 +6,9 @@
 step of --backbone, 128 images each. `memory` tells peak memory and time of a step of --backbone for S = 1, 2, 4, by
 how activations are kept: all of them, in micro-batches, recomputed, one branch after the other.
 
-`scaling` times steps of --backbones over --split_factors at equal multiply-adds, over devices and over micro-batches
-(--parts chooses among the three). `xla` times small networks of all families, or --backbones, with XLA and without.
+`scaling` times steps of --backbones over --split_factors at equal multiply-adds, what of them is not the network's, and
+steps over devices and over micro-batches (--parts chooses among the four). `xla` times small networks of all families,
+or --backbones, with XLA and without.
 
 `agreement` trains small networks on digits under every strategy and tells how far their weights differ. `kills` kills
 --rounds runs of each kind on digits and on CIFAR-10 (--data_dir), resumes them, and compares all that they end with.
@@ -30,7 +31,7 @@ _BACKBONE = flags.DEFINE_string("backbone", "wide_resnet40_1", "What `step` trai
 _BACKBONES = flags.DEFINE_list("backbones", None, "What `compile`, `scaling`, `xla` run; each has its list.")
 _SPLIT_FACTOR = flags.DEFINE_integer("split_factor", 4, "S.")
 _SPLIT_FACTORS = flags.DEFINE_list("split_factors", ["1", "2", "4"], "Each S of `scaling` and `memory`.")
-_PARTS = flags.DEFINE_list("parts", ["division", "devices", "micro_batches"], "The tables of `scaling`.")
+_PARTS = flags.DEFINE_list("parts", ["division", "overhead", "devices", "micro_batches"], "The tables of `scaling`.")
 _UNDIVIDED = flags.DEFINE_bool("undivided", False, "Stack S copies of the backbone instead of dividing it.")
 _BATCH_SIZE = flags.DEFINE_integer("batch_size", None, "Images a step; 16, and for `views` 128, unless given.")
 _IMAGE_SIZE = flags.DEFINE_integer("image_size", 32, "Pixels a side.")

@@ -2,6 +2,7 @@
 
 import json
 import time
+from typing import Any
 
 import numpy as np
 import pytest
@@ -12,18 +13,21 @@ from divco_tf.models.branch_stack import build
 from divco_tf.tools import _benchmark_scaling as scaling
 from divco_tf.tools._benchmark_process import Worker
 from divco_tf.tools._benchmark_step import Settings, cotraining_model
-from tests.tiny import largest_difference, lively, one_line
+from tests.tiny import largest_difference, lively, one_line, values
 
 
 def settings(split_factor: int = 2, backbone: str = "tiny") -> Settings:
     return Settings(backbone, {"split_factor": split_factor}, batch_size=4, image_size=8, num_classes=3)
 
 
+SIZES = settings().sizes
+
+
 def quiet(line: str) -> None:
     """A report that nobody reads."""
 
 
-def test_the_table_has_a_row_for_each_split_factor():
+def test_the_tables_have_a_row_for_each_split_factor_and_for_the_overhead():
     result = scaling.run(
         backbones=["wide_resnet10_2"],
         split_factors=[2],
@@ -31,7 +35,7 @@ def test_the_table_has_a_row_for_each_split_factor():
         rounds=2,
         steps=1,
         report=quiet,
-        parts=["division"],
+        parts=["division", "overhead"],
         image_size=8,
         num_classes=3,
     )
@@ -43,9 +47,12 @@ def test_the_table_has_a_row_for_each_split_factor():
     assert median["of_first"] == fastest["of_first"] == 1
     assert median["overhead"] == 1 - np.median(np.divide(alone["rounds"], step["rounds"]))
     assert fastest["overhead"] == 1 - min(alone["rounds"]) / min(step["rounds"])
-    ((head, rows),) = result["tables"]
-    assert [len(row) for row in rows] == [len(head)]
-    assert rows[0][:2] == ("wide_resnet10_2", "2")
+    for head, rows in result["tables"]:
+        assert [len(row) for row in rows] == [len(head)]
+        assert rows[0][:2] == ("wide_resnet10_2", "2")
+    pieces = result["systems"]["overhead"]["wide_resnet10_2"]
+    assert set(pieces) == {scaling.STEP, scaling.STACKING, scaling.UPDATE}
+    assert 0 < pieces[scaling.STEP]["overhead"] < 1
 
 
 @pytest.mark.parametrize("split_factor", [1, 2])
@@ -61,6 +68,13 @@ def test_loss_and_gradients_alone_are_those_of_the_training_step(split_factor):
     assert largest_difference(stacked, [gradient.numpy() for gradient in expected]) < 1e-5
     assert max(np.abs(gradient).max() for gradient in stacked) > 0.01
     assert float(loss) == pytest.approx(float(tf.reduce_mean(model._loss_values(logits, labels)["loss"])), abs=1e-5)
+
+
+def test_the_update_alone_moves_weights_and_skips_nothing():
+    model = cotraining_model(lively(build("tiny", split_factor=2, **SIZES)))
+    before = values(model.stack.trainable_variables)
+    assert scaling.update(model)() == 0
+    assert largest_difference(before, values(model.stack.trainable_variables)) > 0
 
 
 def test_micro_batches_and_strategies_take_the_same_step():
@@ -117,3 +131,16 @@ def test_a_worker_that_fails_or_takes_too_long_ends_in_one_line(make, limit, say
     with pytest.raises(RunError) as error:
         Worker("a system", make, cpu_threads=None, report=quiet, limit=limit)
     assert one_line(error.value, says=says)
+
+
+def idle() -> Any:
+    return lambda: None
+
+
+def test_a_worker_that_is_killed_between_its_turns_ends_in_one_line():
+    with Worker("a system", idle, cpu_threads=None, report=quiet) as worker:
+        worker._process.kill()  # as the kernel does where memory runs out
+        worker._process.join()
+        with pytest.raises(RunError) as error:
+            worker.seconds(1)
+    assert one_line(error.value, says="exit status -9")
