@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from divco_tf.training.options import Options
 
 _LOCATION = re.compile(r'\n\s*In (?:file "(?P<file>.*?)",|bindings string) line (?P<line>\d+)\n\s*(?P<text>.*)')
+_INCLUDE = re.compile(r'^include "(.+)\.gin"', re.MULTILINE)
 _IMPORT = re.compile(r"^(?:from\s+\S+\s+)?import\s+(?P<name>[\w.]+)(?:\s+as\s+(?P<alias>\w+))?")
 
 
@@ -40,13 +41,21 @@ def config_names() -> list[str]:
     return sorted(path.relative_to(folder).with_suffix("").as_posix() for path in folder.rglob("*.gin"))
 
 
+def experiment_names() -> list[str]:
+    """Those of the shipped configs that are experiments: what others include is a part of them."""
+    names = config_names()
+    texts = ((configs_dir() / f"{name}.gin").read_text() for name in names)
+    included = {part for text in texts for part in _INCLUDE.findall(text)}
+    return [name for name in names if name not in included]
+
+
 def matching_configs(pattern: str) -> list[str]:
-    """Names of the shipped configs that a shell's pattern finds.
+    """Names of the shipped experiments that a shell's pattern finds.
 
     Raises:
       InputError: none.
     """
-    found = fnmatch.filter(config_names(), pattern)
+    found = fnmatch.filter(experiment_names(), pattern)
     if not found:
         raise InputError(f"No config is found. Received: {pattern}; the shipped ones are in {configs_dir()}.")
     return found

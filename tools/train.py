@@ -2,7 +2,7 @@
 
 The same command run again goes on where it stopped. All settings are gin's; --bind changes one of them. With --dry_run
 the plan of the run is printed, with what is missing for it, and nothing is trained or written; --config may be a
-pattern of shipped configs then ("imagenet/*_split2").
+pattern of shipped configs then ("imagenet/*_split2"; "*" is all).
 """
 
 import pathlib
@@ -26,7 +26,7 @@ _DRY_RUN = flags.DEFINE_bool(
 def main() -> None:
     """Runs the experiment of --config."""
     if _CONFIG.value is None:
-        raise _app.missing_flag("config", _configs.config_names())
+        raise _app.missing_flag("config", _configs.experiment_names())
     if _DRY_RUN.value:
         _plan(_CONFIG.value)
     else:

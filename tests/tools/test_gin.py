@@ -42,7 +42,7 @@ def text(name: str) -> str:
 def test_a_config_is_an_experiment_unless_others_include_it():
     included = {path.removesuffix(".gin") for name in NAMES for path in re.findall(r'include "(.+)"', text(name))}
     assert included <= set(NAMES)
-    assert set(EXPERIMENTS) == set(NAMES) - included
+    assert EXPERIMENTS == _configs.experiment_names() == [name for name in NAMES if name not in included]
 
 
 def test_every_published_row_has_a_config_of_its_own():
