@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+import os
 import pathlib
 import subprocess
 import sys
@@ -22,39 +23,55 @@ from divco_tf.training.optimizers import OptimizerConfig
 from divco_tf.training.options import Options
 from divco_tf.training.schedules import CoTraining, LearningRate
 
-STEPS, SPLIT_FACTOR, RATE = 5, 4, 1e-3
+STEPS, SPLIT_FACTOR, RATE, LARGE_RATE = 5, 4, 1e-3, 0.1
 LIMIT = 1e-5
-"""Of the largest difference of a weight after so many steps at that rate."""
+"""Of the largest difference of a weight after so many steps at RATE."""
 
 
 @dataclasses.dataclass(frozen=True)
-class UnnormalisedSpec:
-    """Two convolutions with all that draws at random and nothing that looks at a batch."""
+class AgreementSpec:
+    """A small network with all that draws at random, with batch norm or with nothing that looks at a batch."""
 
+    norm: bool = False
     width: int = 8
     dropout: float = 0.3
     shake_drop: float = 0.5
 
 
-@register_backbones({"agreement_no_norm": UnnormalisedSpec()})
-def unnormalised(spec: UnnormalisedSpec, image: Any, *, draw: Any, num_classes: int) -> Any:
-    """Image [B, H, W, C] -> logits [B, num_classes]."""
-    x = layers.relu(layers.conv(image, spec.width, 3, stride=2, use_bias=True, name="stem"), name="stem.relu")
-    y = layers.relu(layers.conv(x, spec.width, 3, use_bias=True, name="block"), name="block.relu")
-    y = layers.ShakeDrop(spec.shake_drop, name="block.shake_drop")(y, draw=draw)
+@register_backbones({"agreement_no_norm": AgreementSpec(), "agreement_norm": AgreementSpec(norm=True)})
+def agreement(spec: AgreementSpec, image: Any, *, draw: Any, num_classes: int) -> Any:
+    """Image [B, H, W, C] -> logits [B, num_classes].
+
+    Its activation is smooth: a digit's background is one value, and where a ReLU's input is near 0 there, rounding
+    turns the whole background on or off.
+    """
+
+    def block(x: Any, name: str, stride: int = 1) -> Any:
+        x = layers.conv(x, spec.width, 3, stride=stride, use_bias=not spec.norm, name=name)
+        x = layers.norm(x, name=f"{name}.norm") if spec.norm else x
+        return keras.layers.Activation("silu", name=f"{name}.silu")(x)
+
+    x = block(image, "stem", stride=2)
+    y = layers.ShakeDrop(spec.shake_drop, name="block.shake_drop")(block(x, "block"), draw=draw)
     x = keras.layers.Add(name="block.add")([x, y])
     return layers.classifier(x, num_classes, dropout=spec.dropout, draw=draw)
 
 
 @dataclasses.dataclass(frozen=True)
 class Case:
-    """A run: `network` is one of NETWORKS."""
+    """A run: `network` is one of NETWORKS.
+
+    Attributes:
+      onednn: whether oneDNN's kernels compute, which sum in another order than TensorFlow's own.
+    """
 
     network: str
     strategy: str = "one_device"
     devices: int = 1
     micro_batches: int = 1
     jit: str = "off"
+    onednn: bool = True
+    rate: float = RATE
 
     @property
     def workers(self) -> int:
@@ -62,25 +79,29 @@ class Case:
         return self.devices if self.strategy == "multi_worker_mirrored" else 1
 
     def experiment(self) -> Experiment:
-        """Co-training loss, mixup, and dropout or ShakeDrop are on."""
+        """Co-training loss, mixup and ShakeDrop are on, and dropout but for the PyramidNet, which has none."""
         return Experiment(
             dataset="digits",
             split_factor=SPLIT_FACTOR,
             mixup_alpha=0.2,
             cotraining=CoTraining(weight=0.5),
             optimizer=OptimizerConfig(weight_decay=5e-4),
-            learning_rate=LearningRate(rule="constant", learning_rate=RATE),
+            learning_rate=LearningRate(rule="constant", learning_rate=self.rate),
             batch_size=256,
             **NETWORKS[self.network],
         )
 
 
 NO_NORM, NORM, SYNCHRONISED = "no batch norm", "batch norm", "synchronised batch norm"
+PYRAMID, SYNCHRONISED_PYRAMID = "PyramidNet", "PyramidNet, synchronised"
+_NORM = {"backbone": "agreement_norm"}
 _PYRAMID = {"backbone": "pyramidnet164", "overrides": {"depth": 11, "widening": 24.0}}
 NETWORKS = {
     NO_NORM: {"backbone": "agreement_no_norm"},
-    NORM: _PYRAMID,
-    SYNCHRONISED: {**_PYRAMID, "synchronised_norm": True},
+    NORM: _NORM,
+    SYNCHRONISED: {**_NORM, "synchronised_norm": True},
+    PYRAMID: _PYRAMID,
+    SYNCHRONISED_PYRAMID: {**_PYRAMID, "synchronised_norm": True},
 }
 PAIRS = (
     *(
@@ -88,13 +109,30 @@ PAIRS = (
         for network, jit in ((NO_NORM, "off"), (NO_NORM, "on"), (SYNCHRONISED, "auto"))
         for devices in (2, 4)
     ),
-    *((Case(NORM, "mirrored", devices), Case(NORM, micro_batches=devices)) for devices in (2, 4)),
+    *(
+        (Case(network, "mirrored", devices), Case(network, micro_batches=devices))
+        for network in (NORM, PYRAMID)
+        for devices in (2, 4)
+    ),
     (Case(NO_NORM, micro_batches=4), Case(NO_NORM)),
     *((Case(network, "multi_worker_mirrored", 2), Case(network)) for network in (NO_NORM, SYNCHRONISED)),
     (Case(NORM, "multi_worker_mirrored", 2), Case(NORM, micro_batches=2)),
-    *((Case(network, "branch_parallel", devices), Case(network)) for network in (NO_NORM, NORM) for devices in (2, 4)),
+    *(
+        (Case(network, "branch_parallel", devices), Case(network))
+        for network in (NO_NORM, NORM, PYRAMID)
+        for devices in (2, 4)
+    ),
+    *((Case(SYNCHRONISED_PYRAMID, "mirrored", devices), Case(PYRAMID)) for devices in (2, 4)),
+    *(
+        (Case(network, "mirrored", 4, rate=LARGE_RATE), Case(network, rate=LARGE_RATE))
+        for network in (NO_NORM, SYNCHRONISED)
+    ),
+    *(
+        (Case(network, onednn=False, rate=rate), Case(network, rate=rate))
+        for network, rate in ((NO_NORM, RATE), (NORM, RATE), (PYRAMID, RATE), (NO_NORM, LARGE_RATE), (NORM, LARGE_RATE))
+    ),
 )
-"""Each case with what it shall be equal to."""
+"""Each case with what it shall be equal to; the last ones, on one device, tell what another order of sums makes."""
 
 
 def run(*, report: Callable[[str], None]) -> dict[str, Any]:
@@ -116,7 +154,7 @@ def run(*, report: Callable[[str], None]) -> dict[str, Any]:
         }
     return {
         "head": (
-            "after 5 steps at rate 0.001",
+            f"after {STEPS} steps",
             "compared with",
             "weights differ by",
             "moved by",
@@ -141,8 +179,10 @@ def run(*, report: Callable[[str], None]) -> dict[str, Any]:
 
 def _told(case: Case) -> str:
     devices = f" on {case.devices}" if case.devices > 1 else ""
+    told = "" if case.onednn else ", TensorFlow's kernels"
+    told += f", rate {case.rate}" * (case.rate != RATE)
     micro_batches = f", {case.micro_batches} micro-batches" if case.micro_batches > 1 else ""
-    return f"{case.network}: {case.strategy}{devices}{micro_batches}{', XLA' * (case.jit == 'on')}"
+    return f"{case.network}: {case.strategy}{devices}{micro_batches}{', XLA' * (case.jit == 'on')}{told}"
 
 
 def _trained(case: Case, model_dir: pathlib.Path) -> BranchStack:
@@ -150,7 +190,8 @@ def _trained(case: Case, model_dir: pathlib.Path) -> BranchStack:
     command = [sys.executable, "-m", __name__, json.dumps(dataclasses.asdict(case)), str(model_dir)]
     if case.workers > 1:
         command = [str(launcher), str(case.workers), *command]
-    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    environment = {**os.environ, "TF_ENABLE_ONEDNN_OPTS": "1" if case.onednn else "0"}
+    done = subprocess.run(command, capture_output=True, text=True, check=False, env=environment)
     if done.returncode:
         last = (done.stderr or done.stdout).strip().splitlines()[-1]
         raise RunError(f"A run has failed. Received: {_told(case)}: {last}")
