@@ -128,34 +128,33 @@ def run(
         if part not in PARTS:
             raise InputError(f"Unknown part. Received: {part}.{did_you_mean(part, PARTS)}")
 
-    def settings(backbone: str, split_factor: int) -> Settings:
-        size = batch_size or BATCH_SIZES.get(backbone, 32)
-        return Settings(backbone, {"split_factor": split_factor}, size, image_size, num_classes)
-
     timed = functools.partial(_timed, rounds=rounds, steps=steps, report=report)
-    largest = settings(backbones[0], max(split_factors))
-    systems, tables = {}, []
+    sizes = {"image_size": image_size, "num_classes": num_classes}
+    divided = [[_settings(name, s, batch_size, **sizes) for s in split_factors] for name in backbones]
+    most_divided = [max(row, key=lambda case: case.split_factor) for row in divided]
+    first, systems, tables = most_divided[0], {}, []
     if "division" in parts:
-        divided = [[settings(backbone, split_factor) for split_factor in split_factors] for backbone in backbones]
         systems["division"] = {row[0].backbone: timed(_division(row)) for row in divided}
         rows = [cells for row in divided for cells in _division_rows(row, systems["division"][row[0].backbone])]
         tables.append((DIVISION, rows))
     if "overhead" in parts:
-        cases = [settings(backbone, max(split_factors)) for backbone in backbones]
-        systems["overhead"] = {case.backbone: timed(_pieces(case)) for case in cases}
-        rows = [_overhead_row(case, systems["overhead"][case.backbone]) for case in cases]
-        tables.append((OVERHEAD, rows))
-    for part, cases in (("devices", _devices(largest)), ("micro_batches", _micro_batches(largest))):
+        systems["overhead"] = {case.backbone: timed(_pieces(case)) for case in most_divided}
+        tables.append((OVERHEAD, [_overhead_row(case, systems["overhead"][case.backbone]) for case in most_divided]))
+    for part, cases in (("devices", _devices(first)), ("micro_batches", _micro_batches(first))):
         if part in parts:
             systems[part] = timed(cases)
-            tables.append(((f"{_told(largest)}: {part}", "a step s", "of the first"), _rows(systems[part])))
+            tables.append(((f"{_told(first)}: {part}", "a step s", "of the first"), _rows(systems[part])))
     return {
         "tables": tables,
         "command": " ".join(["divco-benchmark", *sys.argv[1:]]),
         "machine": {**machine(), "torch": torch_version()},
-        "settings": {**dataclasses.asdict(largest), "backbones": list(backbones), "rounds": rounds, "steps": steps},
+        "settings": {**dataclasses.asdict(first), "backbones": list(backbones), "rounds": rounds, "steps": steps},
         "systems": systems,
     }
+
+
+def _settings(backbone: str, split_factor: int, batch_size: int | None, **sizes: int) -> Settings:
+    return Settings(backbone, {"split_factor": split_factor}, batch_size or BATCH_SIZES.get(backbone, 32), **sizes)
 
 
 def loss_and_gradients(
