@@ -175,7 +175,7 @@ class Job:
             ) from error
 
 
-def distributed(dataset: tf.data.Dataset, strategy: tf.distribute.Strategy) -> Iterable[Any]:
+def distributed(dataset: tf.data.Dataset, strategy: tf.distribute.Strategy) -> Iterator[Any]:
     """A dataset's batches, split over this process's replicas, each part on its device before it is used.
 
     The batches are global ones, or with several workers this one's parts of them. A strategy's own distribution
@@ -184,11 +184,26 @@ def distributed(dataset: tf.data.Dataset, strategy: tf.distribute.Strategy) -> I
     """
     if isinstance(strategy, tf.distribute.MultiWorkerMirroredStrategy):
         replicas = len(strategy.extended.worker_devices)
-        return strategy.distribute_datasets_from_function(lambda _: _in_shares(dataset, replicas))
+        return _let_go(strategy.distribute_datasets_from_function(lambda _: _in_shares(dataset, replicas)))
     gpus = tf.config.list_logical_devices("GPU")
     if strategy is tf.distribute.get_strategy() and not tf.distribute.has_strategy() and gpus:
-        return prefetched(dataset, gpus[0].name)
-    return strategy.experimental_distribute_dataset(dataset)
+        return iter(prefetched(dataset, gpus[0].name))
+    return _let_go(strategy.experimental_distribute_dataset(dataset))
+
+
+def _let_go(batches: Iterable[Any]) -> Iterator[Any]:
+    """What a strategy distributes, whose iterator is destroyed in a thread of its own.
+
+    A strategy prefetches to each device by a dataset that is tuned, whatever the options of the one it distributes;
+    destroying its iterator waits for the tuning thread, which sleeps for up to as long as it has run, or a minute
+    (TensorFlow 2.21).
+    """
+    held = [iter(batches)]
+    del batches  # so that the iterator is referred to by nothing else
+    try:
+        yield from held[0]
+    finally:
+        threading.Thread(target=held.clear, daemon=True).start()
 
 
 def _in_shares(dataset: tf.data.Dataset, replicas: int) -> tf.data.Dataset:

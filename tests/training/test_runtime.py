@@ -1,8 +1,10 @@
+import itertools
 import json
 import os
 import signal
 import subprocess
 import sys
+import threading
 
 import numpy as np
 import pytest
@@ -15,6 +17,7 @@ from divco_tf.training.runtime import (
     Interrupts,
     Job,
     _in_shares,
+    _let_go,
     distributed,
     make_strategy,
     prefetched,
@@ -116,6 +119,35 @@ def test_batches_are_copied_to_a_device_ahead_and_keep_the_datasets_options():
 def test_without_a_gpu_a_strategy_distributes_by_itself():
     dataset = tf.data.Dataset.range(4).batch(2)
     assert [batch.numpy().tolist() for batch in distributed(dataset, make_strategy("one_device"))] == [[0, 1], [2, 3]]
+
+
+@pytest.mark.parametrize("taken", [1, 2, None], ids=lambda taken: f"{taken or 'all'} taken")
+def test_nobody_waits_for_an_iterator_that_is_slow_to_go(taken):
+    threads, gone = [], threading.Event()
+
+    class Batches:
+        """As a strategy's iterator, whose tuning thread sleeps on."""
+
+        def __init__(self):
+            self.left = [1, 0]
+
+        def __iter__(self):
+            return self
+
+        def __next__(self):
+            if not self.left:
+                raise StopIteration
+            return self.left.pop()
+
+        def __del__(self):
+            threads.append(threading.current_thread())
+            gone.set()
+
+    batches = _let_go(Batches())
+    assert list(itertools.islice(batches, taken)) == [0, 1][:taken]
+    del batches
+    assert gone.wait(10)
+    assert threads != [threading.main_thread()]
 
 
 def test_an_interrupt_is_raised_where_it_is_safe_and_a_second_one_at_once():
