@@ -6,10 +6,11 @@ import json
 import os
 import signal
 import threading
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import tensorflow as tf
+from tensorflow.python.data.ops import multi_device_iterator_ops
 
 from divco_tf.errors import InputError, Preempted, RunError
 from divco_tf.models.divide import check_split_factor
@@ -182,28 +183,31 @@ def distributed(dataset: tf.data.Dataset, strategy: tf.distribute.Strategy) -> I
     prefetches to its devices; TensorFlow's default placement does not, so there the next batches are copied to the GPU,
     if there is one, while it computes.
     """
-    if isinstance(strategy, tf.distribute.MultiWorkerMirroredStrategy):
-        replicas = len(strategy.extended.worker_devices)
-        return _let_go(strategy.distribute_datasets_from_function(lambda _: _in_shares(dataset, replicas)))
     gpus = tf.config.list_logical_devices("GPU")
     if strategy is tf.distribute.get_strategy() and not tf.distribute.has_strategy() and gpus:
         return iter(prefetched(dataset, gpus[0].name))
-    return _let_go(strategy.experimental_distribute_dataset(dataset))
+    with _untuned_prefetching():
+        if isinstance(strategy, tf.distribute.MultiWorkerMirroredStrategy):
+            replicas = len(strategy.extended.worker_devices)
+            return iter(strategy.distribute_datasets_from_function(lambda _: _in_shares(dataset, replicas)))
+        return iter(strategy.experimental_distribute_dataset(dataset))
 
 
-def _let_go(batches: Iterable[Any]) -> Iterator[Any]:
-    """What a strategy distributes, whose iterator is destroyed in a thread of its own.
+@contextlib.contextmanager
+def _untuned_prefetching() -> Iterator[None]:
+    """Strategies' iterators that are made in this context prefetch to their devices without tuning.
 
-    A strategy prefetches to each device by a dataset that is tuned, whatever the options of the one it distributes;
-    destroying its iterator waits for the tuning thread, which sleeps for up to as long as it has run, or a minute
-    (TensorFlow 2.21).
+    They do so by datasets of their own, with default options whatever those of the dataset that is distributed. To
+    destroy a tuned one's iterator is to wait for its tuning thread, which sleeps for up to as long as it has run, or a
+    minute (TensorFlow 2.21, where nothing public reaches these datasets).
     """
-    held = [iter(batches)]
-    del batches  # so that the iterator is referred to by nothing else
+    options, make = tf.data.Options(), multi_device_iterator_ops._create_device_dataset
+    options.autotune.enabled = False
+    multi_device_iterator_ops._create_device_dataset = lambda *arguments: make(*arguments).with_options(options)
     try:
-        yield from held[0]
+        yield
     finally:
-        threading.Thread(target=held.clear, daemon=True).start()
+        multi_device_iterator_ops._create_device_dataset = make
 
 
 def _in_shares(dataset: tf.data.Dataset, replicas: int) -> tf.data.Dataset:

@@ -1,14 +1,13 @@
-import itertools
 import json
 import os
 import signal
 import subprocess
 import sys
-import threading
 
 import numpy as np
 import pytest
 import tensorflow as tf
+from tensorflow.python.data.ops import multi_device_iterator_ops
 
 from divco_tf.errors import InputError, Preempted
 from divco_tf.training.runtime import (
@@ -17,7 +16,6 @@ from divco_tf.training.runtime import (
     Interrupts,
     Job,
     _in_shares,
-    _let_go,
     distributed,
     make_strategy,
     prefetched,
@@ -121,33 +119,27 @@ def test_without_a_gpu_a_strategy_distributes_by_itself():
     assert [batch.numpy().tolist() for batch in distributed(dataset, make_strategy("one_device"))] == [[0, 1], [2, 3]]
 
 
-@pytest.mark.parametrize("taken", [1, 2, None], ids=lambda taken: f"{taken or 'all'} taken")
-def test_nobody_waits_for_an_iterator_that_is_slow_to_go(taken):
-    threads, gone = [], threading.Event()
+def test_a_strategys_prefetching_is_not_tuned(monkeypatch):
+    made, make = [], multi_device_iterator_ops._create_device_dataset
+    options = tf.data.Options()
+    options.autotune.enabled = False
+    iterators = multi_device_iterator_ops.OwnedMultiDeviceIterator
+    monkeypatch.setattr(iterators, "__init__", spied(iterators.__init__, made))
+    batches = distributed(tf.data.Dataset.range(8).batch(4).with_options(options), make_strategy("mirrored"))
+    assert sum(len(batch.values) for batch in batches) == 2 * 2
+    assert made and not any(made)
+    assert multi_device_iterator_ops._create_device_dataset is make
 
-    class Batches:
-        """As a strategy's iterator, whose tuning thread sleeps on."""
 
-        def __init__(self):
-            self.left = [1, 0]
+def spied(init, made: list):
+    """The constructor, which also notes whether each dataset of a device, and that of the host, is tuned."""
 
-        def __iter__(self):
-            return self
+    def constructor(self, dataset, *arguments, **options):
+        init(self, dataset, *arguments, **options)
+        datasets = [dataset, *(iterator._dataset for iterator in self._device_iterators)]
+        made.extend(each.options().autotune.enabled is not False for each in datasets)
 
-        def __next__(self):
-            if not self.left:
-                raise StopIteration
-            return self.left.pop()
-
-        def __del__(self):
-            threads.append(threading.current_thread())
-            gone.set()
-
-    batches = _let_go(Batches())
-    assert list(itertools.islice(batches, taken)) == [0, 1][:taken]
-    del batches
-    assert gone.wait(10)
-    assert threads != [threading.main_thread()]
+    return constructor
 
 
 def test_an_interrupt_is_raised_where_it_is_safe_and_a_second_one_at_once():
