@@ -83,9 +83,17 @@ def _multi_worker() -> tf.distribute.MultiWorkerMirroredStrategy:
             f"The workers cannot be brought together ({why}). Received: TF_CONFIG={os.environ['TF_CONFIG']}; start all "
             "of them, in processes of their own."
         ) from error
+    _take_sigterm_back()
     # A worker that is gone is noticed after at most 10 + 3 * 10 s (TensorFlow 2.21 begins after 30).
     strategy.extended._check_health_interval = 10
     return strategy
+
+
+def _take_sigterm_back() -> None:
+    """Workers that find each other catch SIGTERM in TensorFlow's own way, which does nothing with it (2.21)."""
+    known = signal.getsignal(signal.SIGTERM)
+    if known is not None and threading.current_thread() is threading.main_thread():
+        signal.signal(signal.SIGTERM, known)
 
 
 def _tpu() -> tf.distribute.TPUStrategy:

@@ -62,6 +62,21 @@ def test_two_workers_are_one_device(tmp_path):
     assert [record["step"] for record in runs.records(tmp_path / "two")] == [5]
 
 
+def test_a_worker_that_is_not_training_yet_ends_by_sigterm():
+    code = """
+import os, signal, time
+from divco_tf.training.runtime import make_strategy
+make_strategy("multi_worker_mirrored")
+print("made", flush=True)
+os.kill(os.getpid(), signal.SIGTERM)
+time.sleep(5)
+"""
+    command = [ROOT / "tools" / "launch_local.sh", "1", sys.executable, "-c", code]
+    done = subprocess.run(command, cwd=ROOT, text=True, capture_output=True, check=False, timeout=120)
+    assert "made" in done.stdout
+    assert done.returncode == 128 + signal.SIGTERM, done.stdout + done.stderr
+
+
 def worker_processes(launcher: subprocess.Popen) -> list[int]:
     children = pathlib.Path(f"/proc/{launcher.pid}/task/{launcher.pid}/children").read_text().split()
     return [pid for pid in map(int, children) if "-uc" in pathlib.Path(f"/proc/{pid}/cmdline").read_text()]
