@@ -57,7 +57,7 @@ def main() -> None:
     small, out = flags.FLAGS.small, pathlib.Path(flags.FLAGS.out)
     if flags.FLAGS.data_dir and not pathlib.Path(flags.FLAGS.data_dir).is_dir():
         raise InputError(f"--data_dir is no folder. Received: {flags.FLAGS.data_dir}; leave it out to train on digits.")
-    limit = 90.0 if small and flags.FLAGS["limit"].using_default_value else flags.FLAGS.limit
+    limit = 240.0 if small and flags.FLAGS["limit"].using_default_value else flags.FLAGS.limit
     parts = [
         Part("machine", ("-c", MACHINE)),
         *benchmarks(out, small=small),
@@ -201,7 +201,7 @@ def _define_flags() -> None:
     flags.DEFINE_string("out", "runs/gpu", "The folder for the results; what lies there is written over.")
     flags.DEFINE_string("data_dir", None, "CIFAR-10, prepared by TFDS; without it digits are trained on.")
     flags.DEFINE_bool("small", False, "Small networks, batches and rounds: tries the script within minutes.")
-    flags.DEFINE_float("limit", 1200.0, "Seconds for each part; with --small 90 unless given.")
+    flags.DEFINE_float("limit", 1200.0, "Seconds for each part; with --small 240 unless given.")
     flags.DEFINE_list("only", None, "Run only the parts whose names begin so: step, train.")
 
 
