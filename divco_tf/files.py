@@ -5,6 +5,7 @@ import itertools
 import json
 import os
 import pathlib
+import re
 import shutil
 from collections.abc import Iterator
 from typing import Any
@@ -12,6 +13,37 @@ from typing import Any
 from divco_tf.errors import InputError
 
 _UNFINISHED = ".unfinished-"
+_REMOTE = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*:/")  # pathlib makes one slash of gs://'s two
+
+
+def local_path(path: str | os.PathLike[str], purpose: str) -> pathlib.Path:
+    """A user's path in this computer's file systems, `~` expanded.
+
+    Args:
+      path: as the user wrote it.
+      purpose: what it is, for messages: "model_dir".
+
+    Raises:
+      InputError: it is no path, empty, a bucket's, or cannot be reached.
+    """
+    if not isinstance(path, str | pathlib.PurePath):
+        raise InputError(f"{purpose} is no path. Received: {path!r}; pass the path of a local folder.")
+    text = str(path)
+    if not text.strip() or not text.isprintable():  # among these, what is not UTF-8, and line ends
+        raise InputError(f"{purpose} is empty, or holds what cannot be printed. Received: {text!a}; name a folder.")
+    if _REMOTE.match(text):
+        raise InputError(
+            f"{purpose} is not on this computer. Received: {text}; pass the path of a local folder (of a mounted "
+            "bucket, say)."
+        )
+    try:
+        found = pathlib.Path(text).expanduser()
+        with contextlib.suppress(FileNotFoundError, NotADirectoryError):
+            found.stat()
+    except (OSError, RuntimeError) as error:  # no such user's home
+        why = getattr(error, "strerror", None) or error
+        raise InputError(f"{purpose} cannot be reached ({why}). Received: {text}; choose another folder.") from error
+    return found
 
 
 def write_json(path: pathlib.Path, content: Any) -> None:

@@ -8,6 +8,7 @@ import pytest
 
 from divco_tf import files
 from divco_tf.errors import InputError
+from tests.tiny import one_line
 
 
 def test_json_comes_back(tmp_path):
@@ -133,3 +134,36 @@ def test_a_removed_directory_is_whole_or_gone(tmp_path, monkeypatch):
     assert (path / "state").read_text() == "x"
     files.remove_directory(path)
     assert os.listdir(tmp_path) == []
+
+
+@pytest.mark.parametrize(
+    ("path", "says"),
+    [
+        ("", "empty"),
+        ("  ", "empty"),
+        ("a\nb", "empty, or holds"),
+        ("a\0b", "empty, or holds"),
+        ("caf\udce9", "empty, or holds"),
+        ("gs://bucket/run", "not on this computer"),
+        (pathlib.Path("gs://bucket/run"), "not on this computer"),
+        ("s3://bucket", "not on this computer"),
+        ("file:///tmp/run", "not on this computer"),
+        ("~nobody_of_this_name/run", "cannot be reached"),
+        (300 * "x", "cannot be reached"),
+        (None, "no path"),
+        (b"run", "no path"),
+        (3, "no path"),
+    ],
+    ids=repr,
+)
+def test_a_path_that_is_no_local_one_is_refused(path, says):
+    with pytest.raises(InputError, match="^model_dir is|^model_dir cannot") as caught:
+        files.local_path(path, "model_dir")
+    assert one_line(caught.value, says=says)
+
+
+def test_a_local_path_is_taken_as_it_is_and_home_is_expanded(tmp_path, monkeypatch):
+    monkeypatch.setenv("HOME", str(tmp_path))
+    assert files.local_path("~/run", "model_dir") == tmp_path / "run"
+    for path in ("runs/lr=[0.1]", "a,b", "a b", "C:", "~", ".", tmp_path / "é"):
+        assert files.local_path(path, "model_dir") == (tmp_path if path == "~" else pathlib.Path(path))

@@ -1,0 +1,58 @@
+"""Model_dirs that 0.1.0 (commit de3750d) wrote are read for ever: its checkpoints name variables by position."""
+
+import dataclasses
+import json
+import shutil
+
+import numpy as np
+import pytest
+import tensorflow as tf
+
+from divco_tf.data.sources import open_source
+from divco_tf.training.evaluation import evaluate
+from divco_tf.training.experiment import load, open_run
+from divco_tf.training.loop import train
+from divco_tf.training.options import Options
+from tests.reference import DATA
+
+OLD = DATA / "v0.1.0"
+WEIGHTS = [("finished", "last"), ("finished", "best"), ("finished", "ema"), ("stopped", "last")]
+
+
+def expected(name: str) -> dict:
+    return json.loads((OLD / f"{name}.json").read_text())
+
+
+def copy_of(name: str, folder) -> None:
+    shutil.copytree(OLD / name, folder, copy_function=shutil.copyfile)
+
+
+@pytest.mark.parametrize(("name", "weights"), WEIGHTS)
+def test_its_weights_answer_as_they_did(name, weights):
+    run = open_run(OLD / name)
+    images = open_source("digits", "test").read_batch(np.arange(4))
+    logits = load(OLD / name, weights=weights)(run.experiment.preprocessing(tf.constant(images)))
+    np.testing.assert_allclose(logits, expected(name)["logits"][weights], atol=1e-3)
+
+
+def test_it_is_evaluated_as_it_was():
+    (recorded,) = [record for record in open_run(OLD / "finished").records if record["split"] == "test"]
+    assert evaluate(OLD / "finished").accuracy == pytest.approx(recorded["accuracy"], abs=0.01)
+
+
+def test_a_stopped_run_goes_on_and_a_finished_one_is_extended(tmp_path):
+    options = Options(threads=1, contact_sheet=False)
+    for name, epochs, extend in (("stopped", 3, False), ("finished", 5, True)):
+        copy_of(name, tmp_path / name)
+        experiment = open_run(OLD / name).experiment
+        told: list[str] = []
+        train(
+            dataclasses.replace(experiment, epochs=epochs),
+            model_dir=tmp_path / name,
+            options=options,
+            extend=extend,
+            report=told.append,
+        )
+        assert any(f"going on from step {10 * (epochs - 1)} of {10 * epochs}" in line for line in told)
+        before, after = (open_run(folder / name).records for folder in (OLD, tmp_path))
+        assert after[-1]["step"] == 10 * epochs and after[-1]["accuracy"] > before[-1]["accuracy"] - 0.1
