@@ -1,11 +1,15 @@
 import ast
+import importlib
 import pathlib
 import re
 import subprocess
 import sys
 import tomllib
 
+import keras
 import pytest
+
+from divco_tf import compat
 
 ROOT = pathlib.Path(__file__).resolve().parents[1]
 PYPROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())
@@ -102,3 +106,54 @@ def test_no_file_or_function_is_too_long(path):
     for node in ast.walk(ast.parse(path.read_text())):
         if isinstance(node, ast.FunctionDef):
             assert node.end_lineno - node.lineno < 60, f"{node.name} has {node.end_lineno - node.lineno + 1} lines"
+
+
+def own_private_names() -> set[str]:
+    """Every name with one underscore that our own code defines."""
+    names = set()
+    for path in SOURCES:
+        for node in ast.walk(ast.parse(path.read_text())):
+            if isinstance(node, ast.FunctionDef | ast.ClassDef):
+                names.add(node.name)
+            elif isinstance(node, ast.Attribute) and isinstance(node.ctx, ast.Store):
+                owner = node.value
+                if isinstance(owner, ast.Name) and owner.id in ("self", "cls"):
+                    names.add(node.attr)
+            elif isinstance(node, ast.Name) and isinstance(node.ctx, ast.Store):
+                names.add(node.id)
+            elif isinstance(node, ast.alias):
+                names.add(node.asname or node.name.split(".")[-1])
+    return names
+
+
+def test_private_names_of_others_are_in_compat_only():
+    ours = own_private_names() | {hook.name for hook in compat.HOOKS}
+    private = re.compile(r"(tensorflow\.(python|core|compiler)|keras\.src|keras_cv\.(src|core)|numba\.core)\b")
+    for path in SOURCES:
+        if path == ROOT / "divco_tf" / "compat.py":
+            continue
+        foreign = {name for name in imported_modules(path) if private.match(name)}
+        for node in ast.walk(ast.parse(path.read_text())):
+            if isinstance(node, ast.Attribute) and re.match(r"_[a-z]", node.attr) and node.attr not in ours:
+                foreign.add(node.attr)
+        assert not foreign, f"{path}: {foreign} belong into divco_tf/compat.py"
+
+
+def test_every_private_method_of_others_that_is_overridden_is_a_hook():
+    hooks = {hook.name for hook in compat.HOOKS}
+    for name in (
+        ".".join(path.relative_to(ROOT).with_suffix("").parts) for path in SOURCES if path.parts[-2] != "tools"
+    ):
+        if name.startswith("divco_tf") and not name.endswith("__init__"):
+            importlib.import_module(name)
+    for kind in list(subclasses(keras.Layer)) + list(subclasses(keras.optimizers.Optimizer)):
+        if kind.__module__.startswith("divco_tf"):
+            theirs = [base for base in kind.__mro__ if not base.__module__.startswith("divco_tf")]
+            taken = {name for name in vars(kind) if re.match(r"_[a-z]", name) and any(name in vars(b) for b in theirs)}
+            assert taken - {"_abc_impl"} <= hooks, f"{kind}: {taken}"
+
+
+def subclasses(kind: type):
+    for inner in type.__subclasses__(kind):
+        yield inner
+        yield from subclasses(inner)

@@ -7,6 +7,7 @@ import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
+from divco_tf import compat
 from divco_tf.data.datasets import get_dataset
 from divco_tf.models.spec import branch_spec
 from divco_tf.tools._configs import configs_dir
@@ -204,7 +205,7 @@ def paper_table(rows: Sequence[Mapping[str, Any]], counted: Mapping[str, Counts]
 
 def _layers(model: "keras.Model") -> Iterable[tuple["keras.layers.Layer", int]]:
     """Each layer with the number of its outputs for one image."""
-    for layer in model._flatten_layers(include_self=False):
+    for layer in compat.flat_layers(model, include_self=False):
         if hasattr(layer, "output") and not isinstance(layer.output, list | tuple | dict):
             yield layer, math.prod(layer.output.shape[1:])
 

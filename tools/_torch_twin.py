@@ -6,6 +6,7 @@ import keras
 import torch
 from torch import nn
 
+from divco_tf import compat
 from divco_tf.models.layers import Dropout
 
 
@@ -20,13 +21,12 @@ class TorchTwin(nn.Module):
         super().__init__()
         self._steps = []
         self.parts = nn.ModuleList()
-        for operations in (nodes for _, nodes in sorted(model._nodes_by_depth.items(), reverse=True)):
-            for node in operations:
-                layer, inputs = node.operation, [id(tensor) for tensor in node.input_tensors]
-                part = _part(layer)
-                if isinstance(part, nn.Module):
-                    self.parts.append(part)
-                self._steps.append((part, inputs, [id(tensor) for tensor in node.outputs]))
+        for node in compat.nodes_of(model):
+            layer, inputs = node.operation, [id(tensor) for tensor in node.input_tensors]
+            part = _part(layer)
+            if isinstance(part, nn.Module):
+                self.parts.append(part)
+            self._steps.append((part, inputs, [id(tensor) for tensor in node.outputs]))
         self._image, self._logits = id(model.inputs[0]), id(model.outputs[0])
 
     def forward(self, image: torch.Tensor) -> torch.Tensor:

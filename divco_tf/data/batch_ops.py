@@ -28,6 +28,7 @@ import keras
 import numpy as np
 import tensorflow as tf
 
+from divco_tf import compat
 from divco_tf.errors import InputError
 from divco_tf.registry import Registry, did_you_mean
 
@@ -292,23 +293,22 @@ def _seed_keras_cv(layer: keras.layers.Layer, key: int) -> None:
 
     They draw from `tf.random.Generator`s, and strengths through samplers that ask `tf.random`, whose seed is global.
     """
-    from keras_cv.core import NormalFactorSampler, UniformFactorSampler  # takes seconds to import
-
+    uniform_sampler, normal_sampler = compat.keras_cv_samplers()
     generator = tf.random.Generator.from_seed(key)
 
-    def uniform(sampler: UniformFactorSampler, shape: Any = (), dtype: Any = "float32") -> tf.Tensor:
+    def uniform(sampler: Any, shape: Any = (), dtype: Any = "float32") -> tf.Tensor:
         return generator.uniform(shape, sampler.lower, sampler.upper, dtype)
 
-    def normal(sampler: NormalFactorSampler, shape: Any = (), dtype: Any = "float32") -> tf.Tensor:
+    def normal(sampler: Any, shape: Any = (), dtype: Any = "float32") -> tf.Tensor:
         drawn = generator.normal(shape, sampler.mean, sampler.stddev, dtype)
         return tf.clip_by_value(drawn, sampler.min_value, sampler.max_value)
 
-    for part in layer._flatten_layers():
+    for part in compat.flat_layers(layer):
         for name, value in list(vars(part).items()):
             if isinstance(value, tf.random.Generator):
                 setattr(part, name, generator)
-            elif isinstance(value, UniformFactorSampler | NormalFactorSampler):
-                draw = uniform if isinstance(value, UniformFactorSampler) else normal
+            elif isinstance(value, uniform_sampler | normal_sampler):
+                draw = uniform if isinstance(value, uniform_sampler) else normal
                 setattr(part, name, functools.partial(draw, value))
 
 

@@ -8,8 +8,8 @@ from collections.abc import Iterator
 from typing import Any
 
 import keras
-from keras.src.models.functional import Functional
 
+from divco_tf import compat
 from divco_tf.models.layers import stochastic
 
 
@@ -81,28 +81,27 @@ def call_graph(model: keras.Model) -> CallGraph:
 
 def _calls(model: Any, numbers: dict[int, int], tensors: dict[int, Any], counter: Iterator[int]) -> Iterator[Call]:
     """`numbers` are those of symbolic tensors by identity, of one call of the model: it may be called again."""
-    for depth in sorted(model._nodes_by_depth, reverse=True):
-        for node in model._nodes_by_depth[depth]:
-            if node.is_input:
-                continue
-            inputs = tuple(numbers[id(tensor)] for tensor in node.input_tensors)
-            inner = node.operation
-            if _can_be_taken_apart(node):
-                within = dict(zip(map(id, inner.inputs), inputs, strict=True))
-                yield from _calls(inner, within, tensors, counter)
-                for tensor, inside in zip(node.outputs, inner.outputs, strict=True):
-                    numbers[id(tensor)] = within[id(inside)]
-                continue
-            for tensor in node.outputs:
-                numbers[id(tensor)] = number = next(counter)
-                tensors[number] = tensor
-            yield Call(node, inputs, tuple(numbers[id(tensor)] for tensor in node.outputs))
+    for node in compat.nodes_of(model):
+        if node.is_input:
+            continue
+        inputs = tuple(numbers[id(tensor)] for tensor in node.input_tensors)
+        inner = node.operation
+        if _can_be_taken_apart(node):
+            within = dict(zip(map(id, inner.inputs), inputs, strict=True))
+            yield from _calls(inner, within, tensors, counter)
+            for tensor, inside in zip(node.outputs, inner.outputs, strict=True):
+                numbers[id(tensor)] = within[id(inside)]
+            continue
+        for tensor in node.outputs:
+            numbers[id(tensor)] = number = next(counter)
+            tensors[number] = tensor
+        yield Call(node, inputs, tuple(numbers[id(tensor)] for tensor in node.outputs))
 
 
 def _can_be_taken_apart(node: Any) -> bool:
     """Whether calling the node's operation is no more than calling what is in it."""
     inner = node.operation
-    if not isinstance(inner, Functional) or type(inner).call is not Functional.call:
+    if not compat.is_functional(inner):
         return False
     given = [(tensor.shape, tensor.dtype) for tensor in node.input_tensors]
     return given == [(tensor.shape, tensor.dtype) for tensor in inner.inputs]

@@ -11,8 +11,8 @@ from typing import Any
 
 import keras
 import tensorflow as tf
-from keras.src.models.functional import operation_fn
 
+from divco_tf import compat
 from divco_tf.errors import InputError
 from divco_tf.models.call_graph import Call, CallGraph, call_graph, kept_for_gradient
 
@@ -239,7 +239,7 @@ def segmented(template: keras.Model, *, training: bool, jit: bool, keep_last: bo
     Raises:
       InputError: it is no functional model of an image and a draw.
     """
-    if not hasattr(template, "_nodes_by_depth") or len(template.inputs) != 2 or len(template.outputs) != 1:
+    if compat.nodes_of(template) is None or len(template.inputs) != 2 or len(template.outputs) != 1:
         raise InputError(
             f"Recomputation takes a functional model (image, draw) -> logits. Received: {template!r}; a backbone's "
             "template is one."
@@ -315,5 +315,5 @@ def _make(call: Call, tensors: dict[int, tf.Tensor], *, training: bool) -> None:
     """Makes a call as a functional model does, which tells every operation that asks whether this is training."""
     named = {id(symbol): tensors[n] for symbol, n in zip(call.node.input_tensors, call.inputs, strict=True)}
     arguments, options = call.node.arguments.fill_in(named)
-    results = operation_fn(call.operation, training=training)(*arguments, **options)
+    results = compat.operation_called(call.operation, training=training)(*arguments, **options)
     tensors.update(zip(call.outputs, keras.tree.flatten(results), strict=True))

@@ -6,8 +6,8 @@ import math
 from typing import Any
 
 import keras
-from keras.src.backend import compute_output_spec
 
+from divco_tf import compat
 from divco_tf.models.divide import regularisation, widths
 from divco_tf.models.spec import branch_spec
 from divco_tf.models.template import build_template, check_sizes
@@ -121,13 +121,12 @@ def count_multiply_adds(model: keras.Model) -> int:
     A layer counts as often as it is called, also inside nested models and layers made of layers.
     """
     total = 0
-    for nodes in model._nodes_by_depth.values():
-        for node in nodes:
-            layer = node.operation
-            if isinstance(layer, _COUNTED):
-                total += layer_multiply_adds(layer, node.outputs[0].shape)
-            elif isinstance(layer, keras.Layer) and (inner := _counted_inside(layer)):
-                total += _multiply_adds_inside(layer, inner, node.arguments)
+    for node in compat.nodes_of(model):
+        layer = node.operation
+        if isinstance(layer, _COUNTED):
+            total += layer_multiply_adds(layer, node.outputs[0].shape)
+        elif isinstance(layer, keras.Layer) and (inner := _counted_inside(layer)):
+            total += _multiply_adds_inside(layer, inner, node.arguments)
     return total
 
 
@@ -140,7 +139,7 @@ _COUNTED = (
 
 
 def _counted_inside(layer: keras.Layer) -> list[keras.Layer]:
-    return [inner for inner in layer._flatten_layers(include_self=False) if isinstance(inner, _COUNTED)]
+    return [inner for inner in compat.flat_layers(layer, include_self=False) if isinstance(inner, _COUNTED)]
 
 
 def layer_multiply_adds(layer: keras.Layer, output_shape: tuple) -> int:
@@ -167,7 +166,7 @@ def _multiply_adds_inside(outer: keras.Layer, counted: list[keras.Layer], argume
     try:
         for inner in counted:
             inner.call = watched(inner)
-        compute_output_spec(outer.__call__, *arguments.args, **arguments.kwargs)
+        compat.output_spec(outer.__call__, *arguments.args, **arguments.kwargs)
     finally:
         for inner in counted:
             del inner.call

@@ -1,22 +1,18 @@
 """A backbone as one functional Keras model: with values, or as a template that has shapes only."""
 
-import contextlib
 import zlib
-from collections import defaultdict
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import keras
 import tensorflow as tf
-from keras.src.backend.common import global_state
 
+from divco_tf import compat
 from divco_tf.errors import InputError
 from divco_tf.models import draws
 from divco_tf.models.backbones import Backbone, backbone_of
 
 PRECISIONS = ("float32", "mixed_bfloat16", "mixed_float16")
-# Where Keras 3.15 lists the variables that a stateless scope deferred, and counts the names it gives to layers.
-_UNINITIALIZED, _NAMES = "uninitialized_variables", "object_name_uids"
 
 
 def build_network(
@@ -29,7 +25,7 @@ def build_network(
 ) -> keras.Model:
     """One network with values of its own: image [B, H, W, C] -> logits [B, num_classes]."""
     image = keras.Input(input_shape, name="image")
-    with _Precision(precision), _fresh_names():
+    with _Precision(precision), compat.fresh_names():
         logits = backbone_of(spec).builder(spec, image, draw=None, num_classes=num_classes)
     return keras.Model(image, logits, name=name)
 
@@ -39,20 +35,16 @@ def build_template(
 ) -> keras.Model:
     """The network without values: (image [B, H, W, C], draw uint64 [B, 2]) -> logits.
 
-    Its variables have shapes and initializers (`initializer_of`), nothing is drawn or allocated: a deep network's
+    Its variables have shapes and initializers (`compat.initializer_of`), nothing is drawn or allocated: a deep one's
     sizes are known within seconds, and the branch stack keeps the only values there are.
     """
     backbone = backbone_of(spec)
-    # Keras gives the variables on its list values at the end of the next stateless scope: ours must not stay there.
-    pending = list(global_state.get_global_attribute(_UNINITIALIZED, []))
-    try:
-        with keras.StatelessScope(initialize_variables=False), _Precision(precision), _fresh_names():
-            image = keras.Input(input_shape, name="image")
-            draw = keras.Input(draws.DRAW_SHAPE, dtype="uint64", name="draw")
-            logits = backbone.builder(spec, image, draw=draw, num_classes=num_classes)
-            template = keras.Model([image, draw], logits, name="branch")
-    finally:
-        global_state.set_global_attribute(_UNINITIALIZED, pending)
+    deferred = keras.StatelessScope(initialize_variables=False)
+    with compat.forgotten_deferred_variables(), deferred, _Precision(precision), compat.fresh_names():
+        image = keras.Input(input_shape, name="image")
+        draw = keras.Input(draws.DRAW_SHAPE, dtype="uint64", name="draw")
+        logits = backbone.builder(spec, image, draw=draw, num_classes=num_classes)
+        template = keras.Model([image, draw], logits, name="branch")
     _check_logits(backbone, template, num_classes)
     return template
 
@@ -63,16 +55,11 @@ def synchronise_norms(template: keras.Model) -> None:
     Raises:
       InputError: it has none.
     """
-    norms = [layer for layer in template._flatten_layers() if isinstance(layer, keras.layers.BatchNormalization)]
+    norms = [layer for layer in compat.flat_layers(template) if isinstance(layer, keras.layers.BatchNormalization)]
     if not norms:
         raise InputError("The network has no batch norm. Received: synchronised_norm=True; False would work.")
     for norm in norms:
         norm.synchronized = True
-
-
-def initializer_of(variable: keras.Variable) -> Any:
-    """The initializer of a template's variable."""
-    return variable._initializer
 
 
 def stacked_initializer(variable: keras.Variable, branches: range, seed: int) -> Callable:
@@ -83,7 +70,7 @@ def stacked_initializer(variable: keras.Variable, branches: range, seed: int) ->
       branches: whose values are made; they do not depend on which others are.
       seed: of the stack.
     """
-    initializer = initializer_of(variable)
+    initializer = compat.initializer_of(variable)
     if not keras.backend.is_float_dtype(variable.dtype):
         # (seed, counter) of one of Keras's random layers: each branch has masks of its own.
         seeds = [_seed_of(variable, branch, seed) for branch in branches]
@@ -124,17 +111,6 @@ def _check_logits(backbone: Backbone, template: keras.Model, num_classes: int) -
         raise InputError(
             f"The builder of {backbone.name} does not return logits [B, {num_classes}]. Received: shape {shape}."
         )
-
-
-@contextlib.contextmanager
-def _fresh_names() -> Iterator[None]:
-    """Layers that a builder leaves unnamed are named alike in every build: initial values are drawn by name."""
-    counted = global_state.get_global_attribute(_NAMES)
-    global_state.set_global_attribute(_NAMES, defaultdict(int))
-    try:
-        yield
-    finally:
-        global_state.set_global_attribute(_NAMES, counted)
 
 
 class _Precision:

@@ -11,9 +11,8 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 import tensorflow as tf
-from tensorflow.core.protobuf import meta_graph_pb2, saved_model_pb2
 
-from divco_tf import files
+from divco_tf import compat, files
 from divco_tf.data.preprocessing import Preprocessing
 from divco_tf.errors import InputError
 from divco_tf.models.branch_stack import BranchStack
@@ -134,11 +133,8 @@ def read_record(version_dir: str | pathlib.Path) -> dict[str, Any]:
 
 def signature_lines(version_dir: str | pathlib.Path) -> list[str]:
     """The signatures as text: "images(images: float32 [?, ?, ?, 3]) -> classes: int64 [?], ..."."""
-    graph = saved_model_pb2.SavedModel.FromString((pathlib.Path(version_dir) / SAVED_MODEL).read_bytes()).meta_graphs[0]
-    return [
-        f"{name}({_tensors(graph.signature_def[name].inputs)}) -> {_tensors(graph.signature_def[name].outputs)}"
-        for name in SIGNATURES
-    ]
+    found = compat.signatures_of((pathlib.Path(version_dir) / SAVED_MODEL).read_bytes())
+    return [f"{name}({_tensors(found[name].inputs)}) -> {_tensors(found[name].outputs)}" for name in SIGNATURES]
 
 
 class _Servable(tf.Module):
@@ -233,6 +229,6 @@ def _tensors(infos: Any) -> str:
     return ", ".join(f"{name}: {_tensor(info)}" for name, info in sorted(infos.items()))
 
 
-def _tensor(info: meta_graph_pb2.TensorInfo) -> str:
+def _tensor(info: Any) -> str:
     sizes = ["?" if dim.size < 0 else str(dim.size) for dim in info.tensor_shape.dim]
     return f"{tf.as_dtype(info.dtype).name} [{', '.join(sizes)}]"

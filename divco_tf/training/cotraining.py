@@ -8,6 +8,7 @@ from typing import Any
 import keras
 import tensorflow as tf
 
+from divco_tf import compat
 from divco_tf.errors import InputError
 from divco_tf.models import draws, placement
 from divco_tf.models.branch_stack import BranchStack
@@ -126,7 +127,7 @@ class CoTrainingModel(keras.Model):
     @property
     def metrics(self) -> list[keras.metrics.Metric]:
         """Those of the losses and accuracies, then the ones given to `compile`."""
-        return [metric for metric in super().metrics if metric is not getattr(self, "_loss_tracker", None)]
+        return compat.without_loss_tracker(self, super().metrics)
 
     def call(self, images: tf.Tensor, training: bool | None = None) -> tf.Tensor:
         """Images or views -> ensemble probabilities float32 [B, K]."""
@@ -341,7 +342,7 @@ class CoTrainingModel(keras.Model):
         branches_right = tf.cast(tf.argmax(logits, axis=-1) == classes[:, None], tf.float32)
         parts = (values["loss"], values["cross_entropy"], values["cotraining"], right)
         self.means.update_state(tf.concat([tf.stack(parts, axis=1), branches_right], axis=1), sample_weight)
-        if self._compile_metrics is not None:
+        if compat.compiled_metrics(self) is not None:
             self.compute_metrics(None, labels, probabilities, sample_weight)
         return self.get_metrics_result()
 

@@ -6,6 +6,7 @@ from typing import Any
 import keras
 import tensorflow as tf
 
+from divco_tf import compat
 from divco_tf.errors import InputError
 from divco_tf.models import placement
 
@@ -39,7 +40,7 @@ def prepare_for_blocks(optimizer: keras.optimizers.Optimizer) -> None:
         for gradient, variable in zip(gradients, variables, strict=True):
             inner.update_step(gradient, variable.value, learning_rate)
 
-    inner._backend_update_step = update
+    compat.replace_update(inner, update)
     for each in {id(optimizer): optimizer, id(inner): inner}.values():
         each.save_own_variables = functools.partial(_save, each)
         each.load_own_variables = functools.partial(_load, each)

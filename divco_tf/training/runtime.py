@@ -10,8 +10,8 @@ from collections.abc import Callable, Iterator
 from typing import Any
 
 import tensorflow as tf
-from tensorflow.python.data.ops import multi_device_iterator_ops
 
+from divco_tf import compat
 from divco_tf.errors import InputError, Preempted, RunError
 from divco_tf.models.divide import check_split_factor
 from divco_tf.models.placement import usable_devices
@@ -85,7 +85,7 @@ def _multi_worker() -> tf.distribute.MultiWorkerMirroredStrategy:
         ) from error
     _take_sigterm_back()
     # A worker that is gone is noticed after at most 10 + 3 * 10 s (TensorFlow 2.21 begins after 30).
-    strategy.extended._check_health_interval = 10
+    compat.check_workers_every(strategy, 10)
     return strategy
 
 
@@ -194,28 +194,11 @@ def distributed(dataset: tf.data.Dataset, strategy: tf.distribute.Strategy) -> I
     gpus = tf.config.list_logical_devices("GPU")
     if strategy is tf.distribute.get_strategy() and not tf.distribute.has_strategy() and gpus:
         return iter(prefetched(dataset, gpus[0].name))
-    with _untuned_prefetching():
+    with compat.untuned_prefetching():
         if isinstance(strategy, tf.distribute.MultiWorkerMirroredStrategy):
             replicas = len(strategy.extended.worker_devices)
             return iter(strategy.distribute_datasets_from_function(lambda _: _in_shares(dataset, replicas)))
         return iter(strategy.experimental_distribute_dataset(dataset))
-
-
-@contextlib.contextmanager
-def _untuned_prefetching() -> Iterator[None]:
-    """Strategies' iterators that are made in this context prefetch to their devices without tuning.
-
-    They do so by datasets of their own, with default options whatever those of the dataset that is distributed. To
-    destroy a tuned one's iterator is to wait for its tuning thread, which sleeps for up to as long as it has run, or a
-    minute (TensorFlow 2.21, where nothing public reaches these datasets).
-    """
-    options, make = tf.data.Options(), multi_device_iterator_ops._create_device_dataset
-    options.autotune.enabled = False
-    multi_device_iterator_ops._create_device_dataset = lambda *arguments: make(*arguments).with_options(options)
-    try:
-        yield
-    finally:
-        multi_device_iterator_ops._create_device_dataset = make
 
 
 def _in_shares(dataset: tf.data.Dataset, replicas: int) -> tf.data.Dataset:

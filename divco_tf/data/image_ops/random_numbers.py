@@ -12,6 +12,8 @@ from collections.abc import Callable
 import numba
 import numpy as np
 
+from divco_tf import compat
+
 _GOLDEN = np.uint64(0x9E3779B97F4A7C15)
 _FACTOR_1, _FACTOR_2 = np.uint64(0xBF58476D1CE4E5B9), np.uint64(0x94D049BB133111EB)
 _11, _27, _30, _31, _1 = (np.uint64(number) for number in (11, 27, 30, 31, 1))
@@ -26,7 +28,7 @@ def kernel(function: Callable) -> Callable:
         return numba.njit(nogil=True)(function)
     # Kernels call kernels of other files, whose changes numba (0.68) does not notice: it stamps a function's cache with
     # its own file's time and size only.
-    compiled._cache._cache_file._source_stamp = _stamp()
+    compat.stamp_cache(compiled, _stamp())
     return compiled
 
 

@@ -8,6 +8,7 @@ which come normalised. EfficientNet (the first version) cannot be told to leave 
 import dataclasses
 from typing import Any
 
+from divco_tf import compat
 from divco_tf.errors import InputError
 from divco_tf.models.backbones import register_backbones
 from divco_tf.models.divide import by_sqrt_split, divided
@@ -82,12 +83,9 @@ EFFICIENTNETS = {
 @register_backbones(EFFICIENTNETS)
 def keras_efficientnet_v2(spec: EfficientNetV2Spec, image: Any, *, draw: Any, num_classes: int) -> Any:
     """Image [B, H, W, 3] -> logits [B, num_classes]. The head is as wide as the width coefficient says."""
-    # keras.applications hands out its variants only, and no width (Keras 3.15).
-    from keras.src.applications.efficientnet_v2 import EfficientNetV2
-
     from divco_tf.models import layers
 
-    network = EfficientNetV2(
+    network = compat.efficientnet_v2()(
         spec.width_coefficient,
         spec.depth_coefficient,
         default_size=224,

@@ -5,7 +5,8 @@ import functools
 import keras
 import numpy as np
 import tensorflow as tf
-from tensorflow.python.ops import control_flow_util
+
+from divco_tf import compat
 
 SUPER_GROUP_CHANNELS = 16
 """Narrower groups are merged: the fastest width on CPU, by `divco-benchmark grouped`."""
@@ -61,8 +62,7 @@ def grouped_op_trains(dtype: tf.DType) -> bool:
     """Whether tf.nn.conv2d of a grouped kernel has a gradient, and a fast one, where the code is traced."""
     if _on_accelerator():
         return True
-    in_xla = control_flow_util.GraphOrParentsInXlaContext(tf.compat.v1.get_default_graph())
-    return not in_xla and _cpu_has_gradient(tf.as_dtype(dtype).name)
+    return not compat.in_xla_context() and _cpu_has_gradient(tf.as_dtype(dtype).name)
 
 
 def _on_accelerator() -> bool:
