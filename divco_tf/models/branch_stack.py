@@ -4,7 +4,6 @@ S separate Keras models cost S traces and S times the optimizer's ops. The branc
 template is traced once and called S times, and the optimizer updates tensors of shape [S, *shape].
 """
 
-import dataclasses
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
@@ -15,9 +14,10 @@ import tensorflow as tf
 from divco_tf.errors import InputError
 from divco_tf.models import draws, placement
 from divco_tf.models import remat as recomputation
-from divco_tf.models.backbones import BACKBONES, backbone_of
+from divco_tf.models.backbones import backbone_of
 from divco_tf.models.divide import check_split_factor
 from divco_tf.models.spec import branch_spec
+from divco_tf.models.spec_json import spec_from_json, spec_to_json
 from divco_tf.models.summary import Sizes, layer_table
 from divco_tf.models.template import build_network, build_template, check_sizes, stacked_initializer, synchronise_norms
 from divco_tf.registry import did_you_mean
@@ -313,8 +313,7 @@ class BranchStack(keras.Model):
     def get_config(self) -> dict:
         """The constructor's arguments; the spec by its backbone's name and its fields."""
         return {
-            "backbone": backbone_of(self.spec).name,
-            "spec": dataclasses.asdict(self.spec),
+            **spec_to_json(self.spec),
             "split_factor": self.split_factor,
             "num_classes": self.num_classes,
             "input_shape": list(self.view_shape),
@@ -328,9 +327,8 @@ class BranchStack(keras.Model):
     def from_config(cls, config: dict, custom_objects: dict | None = None) -> "BranchStack":
         """The inverse of `get_config`; the backbone must be registered."""
         config = dict(config)
-        spec_type = type(BACKBONES.get(config.pop("backbone")).spec)
-        fields = {key: tuple(value) if isinstance(value, list) else value for key, value in config.pop("spec").items()}
-        return cls(spec=spec_type(**fields), **config)
+        spec = spec_from_json({key: config.pop(key) for key in ("backbone", "spec")})
+        return cls(spec=spec, **config)
 
     @property
     def _devices(self) -> tuple[str | None, ...]:

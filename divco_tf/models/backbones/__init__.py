@@ -46,8 +46,8 @@ BACKBONES: Registry[Backbone] = Registry(
     "backbone", entry_points="divco_tf.backbones", listed_by="divco-summarize --list"
 )
 
-_BUILDERS: dict[type, Builder] = {}
-"""By the type of spec: a spec alone must say what builds it, when a stack is copied or loaded."""
+_BUILDERS: dict[type, dict[str, Backbone]] = {}
+"""Backbones of a builder by the type of their specs: a spec alone must say what builds it, when a stack is loaded."""
 
 
 def register_backbone(name: str, spec: Any) -> Callable[[Builder], Builder]:
@@ -79,35 +79,40 @@ def register_backbones(
 
     def decorate(builder: Builder) -> Builder:
         for name, spec in specs.items():
-            other = _BUILDERS.setdefault(type(spec), builder)
+            family = _BUILDERS.setdefault(type(spec), {})
+            other = next((entry.builder for entry in family.values()), builder)
             if other is not builder:
                 raise InputError(
                     f"Specs of one type have one builder. Received: {name} with a {type(spec).__name__}, "
                     f"which is {other.__name__}'s; subclass the spec."
                 )
-            BACKBONES.add(name, Backbone(name, spec, builder, unused_tensors))
+            entry = Backbone(name, spec, builder, unused_tensors)
+            BACKBONES.add(name, entry)
+            family[name] = entry
         if pattern is not None:
             regex = re.compile(re.sub(r"<\w+>", r"(\\d+)", pattern))
 
-            def entry(name: str) -> Backbone | None:
+            def parsed(name: str) -> Backbone | None:
                 match = regex.fullmatch(name)
-                return Backbone(name, parse(*map(int, match.groups())), builder) if match else None
+                return Backbone(name, parse(*map(int, match.groups())), builder, unused_tensors) if match else None
 
-            BACKBONES.add_parser(pattern, entry)
+            BACKBONES.add_parser(pattern, parsed)
         return builder
 
     return decorate
 
 
 def backbone_of(spec: Any) -> Backbone:
-    """The backbone whose builder takes specs of this type.
+    """The backbone whose builder takes specs of this type, under a name of the family: the spec's own if it has one.
 
     Raises:
       InputError: no registered backbone does.
     """
-    for entry in BACKBONES.entries():
-        if type(entry.spec) is type(spec):
-            return dataclasses.replace(entry, spec=spec)
+    if type(spec) not in _BUILDERS:
+        BACKBONES.names()  # a package that has not been loaded yet may have it
+    if family := _BUILDERS.get(type(spec)):
+        name = min(family, key=lambda name: (repr(family[name].spec) != repr(spec), name))
+        return dataclasses.replace(family[name], spec=spec)
     raise InputError(f"No backbone takes this spec. Received: {spec!r}; pass the spec of a registered backbone.")
 
 
