@@ -1,11 +1,18 @@
-"""Files that are complete or absent: written beside, fsynced, renamed."""
+"""Files that are complete or absent: written beside under a name of their own, fsynced, renamed.
+
+Any number of processes may write into one folder. What is unfinished is locked as long as its writer lives, so that
+the remains of killed ones, which nobody locks, can be told from it.
+"""
 
 import contextlib
+import errno
+import fcntl
 import itertools
 import json
 import os
 import pathlib
 import re
+import secrets
 import shutil
 from collections.abc import Iterator
 from typing import Any
@@ -13,7 +20,11 @@ from typing import Any
 from divco_tf.errors import InputError
 
 _UNFINISHED = ".unfinished-"
+_LOCK = ".lock"
 _REMOTE = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*:/")  # pathlib makes one slash of gs://'s two
+
+_NO_FSYNC = {errno.EINVAL, errno.ENOTSUP, errno.ENOSYS, errno.EBADF, errno.EACCES, errno.EPERM}
+"""How file systems say that they do not fsync a directory (CIFS, vboxsf, FUSE's): passed over, as git does."""
 
 
 def local_path(path: str | os.PathLike[str], purpose: str) -> pathlib.Path:
@@ -57,47 +68,99 @@ def write_text(path: pathlib.Path, text: str) -> None:
 
 
 def write_bytes(path: pathlib.Path, data: bytes) -> None:
-    """Writes `data`; a reader finds the old file or the new one, whole."""
-    beside = path.with_name(f"{_UNFINISHED}{path.name}")
-    with open(beside, "wb") as file:
-        file.write(data)
-        file.flush()
-        os.fsync(file.fileno())
-    os.replace(beside, path)
+    """Writes `data`; a reader finds the old file or the new one, whole. Of several writers the last one's stays."""
+    while (lock := _locked(beside := _beside(path), os.O_EXCL)) is None:
+        pass
+    with open(lock, "wb") as file:
+        try:
+            file.write(data)
+            file.flush()
+            os.fsync(file.fileno())
+            os.replace(beside, path)
+        except BaseException:
+            beside.unlink(missing_ok=True)
+            raise
     _sync_directory(path.parent)
 
 
 @contextlib.contextmanager
 def new_directory(path: pathlib.Path) -> Iterator[pathlib.Path]:
-    """Yields an empty folder beside `path` that takes its name when the block ends well, and goes otherwise."""
-    beside = path.with_name(f"{_UNFINISHED}{path.name}")
-    shutil.rmtree(beside, ignore_errors=True)
-    beside.mkdir(parents=True)
+    """Yields an empty folder beside `path` that takes its name when the block ends well, and goes otherwise.
+
+    Raises:
+      FileExistsError: something lies at `path`, and is no empty folder; it is left as it is.
+    """
+    with unfinished_directory(path.parent, path.name) as folder:
+        yield folder
+        take_name(folder, path)
+
+
+@contextlib.contextmanager
+def unfinished_directory(parent: pathlib.Path, name: str) -> Iterator[pathlib.Path]:
+    """Yields an empty folder in `parent` that goes when the block ends, unless `take_name` has made it another's.
+
+    Args:
+      parent: made if need be.
+      name: the folder's, inside of one that is hidden. What killed writers of the same name left goes.
+    """
+    remove_unfinished(parent, name)
+    lock = None
+    while lock is None:
+        beside = _beside(parent / name)
+        beside.mkdir(parents=True)
+        lock = _locked(beside / _LOCK)
     try:
-        yield beside
-        for root, _, names in os.walk(beside):
-            for name in names:
-                with open(os.path.join(root, name), "rb") as file:
-                    os.fsync(file.fileno())
-            _sync_directory(pathlib.Path(root))
-        os.rename(beside, path)
-        _sync_directory(path.parent)
+        (beside / name).mkdir()
+        yield beside / name
     finally:
+        os.close(lock)
         shutil.rmtree(beside, ignore_errors=True)
+
+
+def take_name(folder: pathlib.Path, path: pathlib.Path) -> pathlib.Path:
+    """Gives a folder that is complete its name, `path`, which of several writers one gets. Returns it.
+
+    Raises:
+      FileExistsError: something lies at `path`, and is no empty folder.
+    """
+    for root, _, names in os.walk(folder):
+        for name in names:
+            with open(os.path.join(root, name), "rb") as file:
+                os.fsync(file.fileno())
+        _sync_directory(pathlib.Path(root))
+    try:
+        os.rename(folder, path)
+    except OSError as error:
+        if error.errno in (errno.ENOTEMPTY, errno.ENOTDIR):
+            raise FileExistsError(errno.EEXIST, os.strerror(errno.EEXIST), str(path)) from error
+        raise
+    _sync_directory(path.parent)
+    return path
 
 
 def remove_directory(path: pathlib.Path) -> None:
     """Removes a folder; under its name a reader finds it whole or not at all."""
-    beside = path.with_name(f"{_UNFINISHED}{path.name}")
-    shutil.rmtree(beside, ignore_errors=True)
+    beside = _beside(path)
     os.rename(path, beside)
-    shutil.rmtree(beside)
+    with contextlib.suppress(FileNotFoundError):  # another process may be removing what is unfinished
+        shutil.rmtree(beside)
 
 
-def remove_unfinished(directory: pathlib.Path) -> None:
-    """Removes what a killed process left unfinished in `directory`."""
-    for path in directory.glob(f"{_UNFINISHED}*"):
-        shutil.rmtree(path) if path.is_dir() else path.unlink(missing_ok=True)
+def remove_unfinished(directory: pathlib.Path, name: str = "") -> None:
+    """Removes from `directory` what killed processes left unfinished, of names that begin with `name`.
+
+    What is being written stays, and so does all where the file system has no locks to tell the one from the other.
+    """
+    for path in [path for path in directory.glob(f"{_UNFINISHED}*") if path.name.startswith(_UNFINISHED + name[:48])]:
+        is_folder = path.is_dir()
+        with contextlib.suppress(OSError):
+            lock = _open_lock(path / _LOCK if is_folder else path, os.O_CREAT if is_folder else 0)
+            try:
+                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                shutil.rmtree(path, ignore_errors=True) if is_folder else path.unlink()
+            finally:
+                os.close(lock)
+            shutil.rmtree(path, ignore_errors=True)  # NFS keeps the name of what is open until it is closed
 
 
 def unused_name(path: pathlib.Path) -> pathlib.Path:
@@ -124,9 +187,43 @@ def make_writable(directory: pathlib.Path, purpose: str) -> pathlib.Path:
     return directory
 
 
-def _sync_directory(path: pathlib.Path) -> None:
-    descriptor = os.open(path, os.O_RDONLY)
+def _beside(path: pathlib.Path) -> pathlib.Path:
+    """A name for what is to become `path`, which no other writer has. File systems take 255 bytes at most."""
+    return path.with_name(f"{_UNFINISHED}{path.name[:48]}-{os.getpid()}-{secrets.token_hex(4)}")
+
+
+def _locked(path: pathlib.Path, flags: int = 0) -> int | None:
+    """Makes a file and locks it until its descriptor is closed; None: a cleaning process was faster, and removes it."""
     try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
+        lock = _open_lock(path, os.O_CREAT | flags)
+    except FileNotFoundError:
+        if path.name == _LOCK and not path.parent.exists():
+            return None
+        raise
+    try:
+        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        os.close(lock)
+        return None
+    except OSError:  # a file system without locks: see `remove_unfinished`
+        return lock
+    if path.exists():
+        return lock
+    os.close(lock)
+    return None
+
+
+def _open_lock(path: pathlib.Path, flags: int) -> int:
+    return os.open(path, os.O_RDWR | os.O_NOFOLLOW | os.O_CLOEXEC | flags, 0o666)
+
+
+def _sync_directory(path: pathlib.Path) -> None:
+    try:
+        descriptor = os.open(path, os.O_RDONLY)
+        try:
+            os.fsync(descriptor)
+        finally:
+            os.close(descriptor)
+    except OSError as error:
+        if error.errno not in _NO_FSYNC:
+            raise

@@ -1,8 +1,14 @@
+import concurrent.futures
+import errno
+import fcntl
 import json
 import os
 import pathlib
+import stat
 import subprocess
 import sys
+import threading
+from collections.abc import Callable
 
 import pytest
 
@@ -38,6 +44,108 @@ def test_a_text_that_cannot_be_written_whole_leaves_the_old_one(tmp_path, monkey
     with pytest.raises(OSError, match=r"disk full"):
         files.write_text(path, "new")
     assert path.read_text() == "old"
+    assert os.listdir(tmp_path) == ["x.txt"]
+
+
+def at_once(*works: Callable[[], object]) -> list[object]:
+    """Calls all of them at the same time, in threads; what they return or raise."""
+    begin = threading.Barrier(len(works))
+
+    def work(work: Callable[[], object]) -> object:
+        begin.wait()
+        try:
+            return work()
+        except Exception as error:
+            return error
+
+    with concurrent.futures.ThreadPoolExecutor(len(works)) as pool:
+        return list(pool.map(work, works))
+
+
+def test_of_several_writers_at_once_one_file_stays_whole(tmp_path):
+    path = tmp_path / "x.txt"
+    texts = [letter * 100_000 for letter in "abcd"]
+    for _ in range(20):
+        written = [lambda text=text: files.write_text(path, text) for text in texts]
+        assert at_once(*written, lambda: files.remove_unfinished(tmp_path)) == [None] * 5
+        assert path.read_text() in texts
+        assert os.listdir(tmp_path) == ["x.txt"]
+
+
+def test_of_several_directories_of_one_name_one_stays_and_the_others_are_refused(tmp_path):
+    def write(letter: str) -> str:
+        with files.new_directory(tmp_path / "1") as directory:
+            for name in "01":
+                (directory / name).write_text(letter)
+        return letter
+
+    for _ in range(20):
+        writers = [lambda letter=letter: write(letter) for letter in "abcd"]
+        *said, cleaned = at_once(*writers, lambda: files.remove_unfinished(tmp_path))
+        (winner,) = [one for one in said if isinstance(one, str)]
+        assert [type(one) for one in said if one != winner] == [FileExistsError] * 3 and cleaned is None
+        assert [(tmp_path / "1" / name).read_text() for name in "01"] == [winner] * 2
+        assert os.listdir(tmp_path) == ["1"]
+        files.remove_directory(tmp_path / "1")
+
+
+def test_what_is_being_written_is_not_taken_for_a_leftover(tmp_path, monkeypatch):
+    with files.new_directory(tmp_path / "1") as directory:
+        files.remove_unfinished(tmp_path)
+        (directory / "a").touch()
+        with files.new_directory(tmp_path / "2") as other:  # of another writer, begun later
+            (other / "b").touch()
+    assert sorted(os.listdir(tmp_path)) == ["1", "2"]
+    fsync = os.fsync
+
+    def clean(descriptor: int) -> None:
+        files.remove_unfinished(tmp_path)
+        fsync(descriptor)
+
+    monkeypatch.setattr(os, "fsync", clean)
+    files.write_text(tmp_path / "3", "c")
+    assert (tmp_path / "3").read_text() == "c"
+
+
+def refuse_directories(descriptor: int) -> None:
+    if stat.S_ISDIR(os.fstat(descriptor).st_mode):
+        raise OSError(errno.EINVAL, "Invalid argument")
+
+
+def refuse(*_: object) -> None:
+    raise OSError(errno.ENOLCK, "No locks available")
+
+
+@pytest.mark.parametrize(("where", "lacks"), [((os, "fsync"), refuse_directories), ((fcntl, "flock"), refuse)])
+def test_a_file_system_without_fsync_of_directories_or_without_locks_will_do(tmp_path, monkeypatch, where, lacks):
+    (tmp_path / ".unfinished-9").mkdir()
+    monkeypatch.setattr(*where, lacks)
+    files.write_text(tmp_path / "a", "a")
+    with files.new_directory(tmp_path / "1") as directory:
+        (directory / "b").touch()
+        files.remove_unfinished(tmp_path)
+    files.remove_directory(tmp_path / "1")
+    assert (tmp_path / "a").read_text() == "a"
+    left = [".unfinished-9"] if lacks is refuse else []  # who knows whether its writer lives
+    assert sorted(os.listdir(tmp_path)) == [*left, "a"]
+
+
+def test_a_full_disk_is_no_file_system_without_fsync(tmp_path, monkeypatch):
+    def full(descriptor: int) -> None:
+        if stat.S_ISDIR(os.fstat(descriptor).st_mode):
+            raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(os, "fsync", full)
+    with pytest.raises(OSError, match="No space"), files.new_directory(tmp_path / "1"):
+        pass
+    assert os.listdir(tmp_path) == []
+
+
+def test_names_may_be_as_long_as_the_file_system_takes(tmp_path):
+    files.write_text(tmp_path / ("é" * 127), "x")
+    with files.new_directory(tmp_path / ("x" * 255)):
+        pass
+    assert len(os.listdir(tmp_path)) == 2
 
 
 def test_a_directory_takes_its_name_when_complete(tmp_path):

@@ -3,6 +3,7 @@
 `<export_dir>/<version>/` is the layout TF Serving watches: it serves the highest integer and ignores other names.
 """
 
+import contextlib
 import dataclasses
 import json
 import pathlib
@@ -49,7 +50,7 @@ def export(
     """
     run = open_run(model_dir)
     run.checkpoint(weights)
-    _version_dir(export_dir, version)  # refused before the weights are read
+    _next_version(export_dir, version)  # refused before the weights are read
     return export_stack(
         load(model_dir, weights=weights),
         preprocessing=run.experiment.preprocessing,
@@ -98,7 +99,8 @@ def export_stack(
         written.
     """
     _check(stack, preprocessing, class_names, ensembling)
-    path = _version_dir(export_dir, version)
+    base = _next_version(export_dir, version).parent
+    files.remove_unfinished(base)
     content = {
         "weights_from": getattr(stack, "weights_from", None),
         **(record or {}),
@@ -107,7 +109,7 @@ def export_stack(
         "ensembling": ensembling,
         "versions": versions(),
     }
-    with files.new_directory(path) as folder, tempfile.TemporaryDirectory() as temporary:
+    with files.unfinished_directory(base, "export") as folder, tempfile.TemporaryDirectory() as temporary:
         names = pathlib.Path(temporary) / CLASS_NAMES
         names.write_text("".join(f"{name}\n" for name in class_names), encoding="utf-8")
         unplaced = stack.on(None) if stack.devices else stack
@@ -115,7 +117,9 @@ def export_stack(
         tf.saved_model.save(servable, str(folder), signatures=servable.signatures())
         (folder / EXTRA).mkdir()
         files.write_json(folder / EXTRA / RECORD, content)
-    return path
+        while True:
+            with contextlib.suppress(FileExistsError):  # another export was faster: the next number, or a refusal
+                return files.take_name(folder, _next_version(base, version))
 
 
 def versions_in(export_dir: str | pathlib.Path) -> list[int]:
@@ -211,7 +215,7 @@ def _check(stack: Any, preprocessing: Preprocessing, class_names: Sequence[str],
         raise InputError(f"Unknown ensembling. Received: {ensembling!r}; pass one of {', '.join(losses.ENSEMBLING)}.")
 
 
-def _version_dir(export_dir: str | pathlib.Path, version: int | None) -> pathlib.Path:
+def _next_version(export_dir: str | pathlib.Path, version: int | None) -> pathlib.Path:
     """Where the version goes; refuses one that is there, and a folder that cannot be written."""
     if version is not None and (isinstance(version, bool) or not isinstance(version, int) or version < 1):
         raise InputError(f"A version is a positive whole number. Received: {version!r}; 1 would work, or none.")

@@ -62,10 +62,13 @@ def import_checkpoint(
     stack = experiment.build(num_classes)
     import_state_dict(stack, checkpoint.tensors)
     files.make_writable(model_dir.parent, "model_dir")
-    with files.new_directory(model_dir) as beside:
-        Checkpoints(beside / "checkpoints").save(0, {"stack": stack.variables})
-        names = facts.class_names or numbered(num_classes)
-        write_record(beside / RECORD, experiment.identity(None), names, imported=_record(checkpoint))
+    try:
+        with files.new_directory(model_dir) as beside:
+            Checkpoints(beside / "checkpoints").save(0, {"stack": stack.variables})
+            names = facts.class_names or numbered(num_classes)
+            write_record(beside / RECORD, experiment.identity(None), names, imported=_record(checkpoint))
+    except FileExistsError:  # by now: another import was faster
+        raise _used(model_dir) from None
     return open_run(model_dir)
 
 
@@ -86,7 +89,11 @@ def refuse_used(model_dir: str | pathlib.Path) -> None:
     """
     path = pathlib.Path(model_dir)
     if path.exists() and not (path.is_dir() and not any(path.iterdir())):
-        raise InputError(f"Something lies there already. Received: model_dir {path}; choose another folder.")
+        raise _used(path)
+
+
+def _used(path: pathlib.Path) -> InputError:
+    return InputError(f"Something lies there already. Received: model_dir {path}; choose another folder.")
 
 
 def _record(checkpoint: TorchCheckpoint) -> dict[str, Any]:

@@ -4,6 +4,7 @@ import collections
 import io
 import json
 import multiprocessing
+import os
 import pathlib
 import pickle
 import random
@@ -21,12 +22,13 @@ from tensorflow.core.protobuf import saved_model_pb2
 from divco_tf.data.preprocessing import Preprocessing
 from divco_tf.errors import InputError
 from divco_tf.models.backbones.resnest import ResNeXStSpec
-from divco_tf.models.branch_stack import build
+from divco_tf.models.branch_stack import BranchStack, build
 from divco_tf.models.layers import grouped
 from divco_tf.serving.export import export, export_stack, read_record, signature_lines, versions_in
 from divco_tf.training import losses
 from divco_tf.training.experiment import load, open_run
 from tests.data.images import photograph
+from tests.test_files import at_once
 from tests.tiny import lively, one_line, tiny_stack
 
 PREPROCESSING = Preprocessing(image_size=8, mean=(0.4, 0.5, 0.6), std=(0.2, 0.2, 0.3))
@@ -202,6 +204,24 @@ def test_versions_count_up_and_none_is_overwritten(tmp_path):
     assert {path: path.stat().st_mtime_ns for path in tmp_path.rglob("*") if path != tmp_path} == before
     assert small_export(tmp_path) == tmp_path / "11"
     assert versions_in(tmp_path) == [1, 10, 11]
+
+
+def test_exports_at_once_take_a_number_each_and_one_given_number_goes_to_one(tmp_path):
+    stacks = [lively(tiny_stack(seed=seed), seed) for seed in range(4)]
+
+    def write(stack: BranchStack, folder: str, version: int | None = None) -> pathlib.Path:
+        record = {"bias": stack.trainable_variables[-1].numpy().tolist()}
+        return small_export(tmp_path / folder, stack=stack, version=version, record=record)
+
+    counted = at_once(*(lambda stack=stack: write(stack, "counted") for stack in stacks))
+    given = at_once(*(lambda stack=stack: write(stack, "given", 7) for stack in stacks))
+    assert sorted(path.name for path in counted) == sorted(os.listdir(tmp_path / "counted")) == list("1234")
+    assert sorted(type(said) is InputError and "there already" in str(said) for said in given) == [False] + [True] * 3
+    assert os.listdir(tmp_path / "given") == ["7"]
+    for path in (*counted, tmp_path / "given" / "7"):
+        weights = tf.train.load_checkpoint(str(path / "variables" / "variables"))
+        last = f"weights/{len(stacks[0].trainable_variables) - 1}/.ATTRIBUTES/VARIABLE_VALUE"
+        assert weights.get_tensor(last).tolist() == read_record(path)["bias"]
 
 
 @pytest.mark.parametrize(
