@@ -28,7 +28,7 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from divco_tf import compat
+from divco_tf import compat, fields
 from divco_tf.errors import InputError
 from divco_tf.registry import Registry, did_you_mean
 
@@ -79,6 +79,7 @@ class KerasLayer:
     repeatable: bool = True
 
     def __post_init__(self) -> None:
+        fields.check(self)
         try:
             arguments = json.loads(json.dumps(dict(self.arguments)))
         except (TypeError, ValueError) as error:

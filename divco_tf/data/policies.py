@@ -2,6 +2,7 @@
 
 import dataclasses
 
+from divco_tf import fields
 from divco_tf.data.augmentations import get_augmentation
 from divco_tf.errors import InputError
 from divco_tf.registry import did_you_mean
@@ -19,6 +20,7 @@ class Erasing:
     aspect: tuple[float, float] = (0.99, 1.0)  # height / width, from ... to
 
     def __post_init__(self) -> None:
+        fields.check(self)
         if not 0 <= self.probability <= 1:
             raise InputError(f"A probability of erasing. Received: {self.probability}; it lies from 0 to 1.")
         for name, (low, high), most in (("area", self.area, 1.0), ("aspect", self.aspect, float("inf"))):
@@ -40,6 +42,7 @@ class ResizedCrop:
     aspect: tuple[float, float] = (3 / 4, 4 / 3)  # width / height, from ... to
 
     def __post_init__(self) -> None:
+        fields.check(self)
         for name, (low, high), most in (("area", self.area, 1.0), ("aspect", self.aspect, float("inf"))):
             if not 0 < low <= high <= most:
                 raise InputError(
@@ -63,13 +66,15 @@ class ViewPolicy:
     resized_crop: ResizedCrop | None = None
 
     def __post_init__(self) -> None:
+        if isinstance(self.augment, str):
+            object.__setattr__(self, "augment", (self.augment,))
+        fields.check(self)
         if self.pad < 0:
             raise InputError(f"A padding in pixels. Received: {self.pad}; 0 (no cropping) or more would work.")
         if self.pad and self.resized_crop:
             raise InputError(
                 f"A view is cropped in one way. Received: pad={self.pad} and resized_crop; pad=0 would work."
             )
-        object.__setattr__(self, "augment", tuple([self.augment] if isinstance(self.augment, str) else self.augment))
         for name in self.augment:
             get_augmentation(name)
 

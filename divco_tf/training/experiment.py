@@ -7,20 +7,23 @@ import platform
 import typing
 from collections.abc import Iterator, Mapping, Sequence
 from importlib import metadata
-from typing import Any
+from typing import Annotated, Any
 
-from divco_tf import files
+from divco_tf import fields, files
 from divco_tf.data.batch_ops import KerasLayer
 from divco_tf.data.datasets import Dataset, get_dataset
 from divco_tf.data.policies import ViewPolicy, get_policy
 from divco_tf.data.preprocessing import Preprocessing
 from divco_tf.data.sources import Source, open_source
 from divco_tf.errors import InputError
+from divco_tf.fields import AtLeast0, OneOf, Positive, Within
 from divco_tf.models.branch_stack import BranchStack, build
+from divco_tf.models.divide import BUDGETS, RULES
 from divco_tf.models.spec import branch_spec, check_division
 from divco_tf.models.summary import Sizes
+from divco_tf.models.template import PRECISIONS
 from divco_tf.training.checkpoint import Checkpoint, Checkpoints
-from divco_tf.training.cotraining import check_ema_decay
+from divco_tf.training.losses import ENSEMBLING
 from divco_tf.training.optimizers import OptimizerConfig
 from divco_tf.training.records import Records
 from divco_tf.training.schedules import CoTraining, LearningRate
@@ -65,49 +68,42 @@ class Experiment:
 
     backbone: str
     dataset: str
-    split_factor: int = 1
+    split_factor: Positive = 1
     overrides: Mapping[str, Any] = dataclasses.field(default_factory=dict)
     divide_regularisers: bool = True
-    rule: str = "paper"
-    budget: str = "parameters"
-    image_size: int | None = None
-    held_out: float = 0.0
+    rule: Annotated[str, OneOf(RULES)] = "paper"
+    budget: Annotated[str, OneOf(BUDGETS)] = "parameters"
+    image_size: Annotated[int, Within(1, most=10_000)] | None = None
+    held_out: Annotated[float, Within(0, below=1)] = 0.0
     views: ViewPolicy | str | tuple[ViewPolicy | str, ...] | None = None
     identical_views: bool = False
-    mixup_alpha: float = 0.0
-    cutmix_alpha: float = 0.0
-    mix_block: int | None = None
+    mixup_alpha: AtLeast0 = 0.0
+    cutmix_alpha: AtLeast0 = 0.0
+    mix_block: Positive | None = None
     batch_operations: tuple[str | KerasLayer, ...] = ()
-    label_smoothing: float = 0.0
+    label_smoothing: Annotated[float, Within(0, below=1)] = 0.0
     cotraining: CoTraining = CoTraining()
-    ensembling: str = "mean_logits"
+    ensembling: Annotated[str, OneOf(tuple(ENSEMBLING))] = "mean_logits"
     optimizer: OptimizerConfig = OptimizerConfig()
     learning_rate: LearningRate = LearningRate()
-    ema_decay: float | None = None
-    epochs: int = 1
-    batch_size: int = 128
-    early_stopping: int | None = None
+    ema_decay: Annotated[float, Within(above=0, below=1)] | None = None
+    epochs: Positive = 1
+    batch_size: Positive = 128
+    early_stopping: Positive | None = None
     warm_start: WarmStart | None = None
     synchronised_norm: bool = False
     seed: int = 0
-    precision: str = "float32"
+    precision: Annotated[str, OneOf(PRECISIONS)] = "float32"
 
     def __post_init__(self) -> None:
+        fields.check(self)
         get_dataset(self.dataset)
         check_division(self.backbone, **self._division)  # refuses what no network is, before any data is read
-        for name in ("views", "batch_operations"):  # gin's lists
-            if isinstance(getattr(self, name), list):
-                object.__setattr__(self, name, tuple(getattr(self, name)))
         if isinstance(self.views, tuple) and len(self.views) != self.split_factor:
             raise InputError(
                 f"Views are one policy for all branches, or one for each. Received: {len(self.views)} policies for "
                 f"split_factor={self.split_factor}; {self.split_factor} or a single one would work."
             )
-        check_ema_decay(self.ema_decay)
-        for name in ("epochs", "batch_size", *["early_stopping"] * (self.early_stopping is not None)):
-            value = getattr(self, name)
-            if isinstance(value, bool) or not isinstance(value, int) or value < 1:
-                raise InputError(f"{name} is no positive whole number. Received: {value!r}; pass 1 or more.")
 
     @property
     def facts(self) -> Dataset:

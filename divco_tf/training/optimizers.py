@@ -2,6 +2,7 @@
 
 import dataclasses
 
+from divco_tf import fields
 from divco_tf.errors import InputError
 from divco_tf.models.divide import divide_weight_decay
 from divco_tf.registry import did_you_mean
@@ -57,6 +58,7 @@ class OptimizerConfig:
 
     def __post_init__(self) -> None:
         """Refuses what no optimizer takes."""
+        fields.check(self)
         if self.name not in _OPTIMIZERS:
             raise InputError(f"Unknown optimizer. Received: {self.name}.{did_you_mean(self.name, _OPTIMIZERS)}")
         check_share("momentum", self.momentum)

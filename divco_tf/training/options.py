@@ -1,9 +1,16 @@
 """Options: where, how fast and how watched a run is."""
 
 import dataclasses
-from typing import Any
+import os
+from typing import Annotated
 
+from divco_tf import fields, files
+from divco_tf.data.sources.opening import ON_ERROR
 from divco_tf.errors import InputError
+from divco_tf.fields import AtLeast0, OneOf, Positive, Whole
+
+STRATEGIES = ("auto", "one_device", "mirrored", "multi_worker_mirrored", "tpu", "branch_parallel")
+JIT = ("auto", "on", "off")
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -11,7 +18,7 @@ class Options:
     """Where, how fast and how watched a run is: nothing here bears on its result.
 
     Attributes:
-      strategy: one of `runtime.STRATEGIES`; "auto": all GPUs of this computer.
+      strategy: one of `STRATEGIES`; "auto": all GPUs of this computer.
       jit: XLA: "auto" (GPU and TPU), "on" or "off".
       micro_batches: parts of a replica's batch, one after the other, to save memory.
       remat: saves memory for one more forward pass: activations are computed again for the gradient, block by block.
@@ -39,43 +46,37 @@ class Options:
       InputError: a number outside its range.
     """
 
-    strategy: str = "auto"
-    jit: str = "auto"
-    micro_batches: int = 1
+    strategy: Annotated[str, OneOf(STRATEGIES)] = "auto"
+    jit: Annotated[str, OneOf(JIT)] = "auto"
+    micro_batches: Positive = 1
     remat: bool = False
     branches_in_turn: bool = False
     deterministic: bool = False
-    threads: int | None = None
-    checkpoint_every: int | None = None
-    keep_checkpoints: int = 3
-    keep_best: int = 1
-    evaluate_every: int = 1
-    evaluate_every_steps: int | None = None
-    log_every: int = 20
+    threads: Positive | None = None
+    checkpoint_every: Positive | None = None
+    keep_checkpoints: Positive = 3
+    keep_best: Positive = 1
+    evaluate_every: Whole = 1
+    evaluate_every_steps: Positive | None = None
+    log_every: Positive = 20
     histograms: bool = False
-    profile: tuple[int, int] | None = None
-    progress_seconds: float = 5.0
-    max_bad_steps: int = 0
-    eval_batch_size: int = 500
-    on_error: str = "raise"
-    memory_budget: int | None = None
-    cache_dir: str | None = None
+    profile: tuple[Positive, Positive] | None = None
+    progress_seconds: AtLeast0 = 5.0
+    max_bad_steps: Whole = 0
+    eval_batch_size: Positive = 500
+    on_error: Annotated[str, OneOf(ON_ERROR)] = "raise"
+    memory_budget: Whole | None = None
+    cache_dir: str | os.PathLike | None = None
     contact_sheet: bool = True
 
     def __post_init__(self) -> None:
-        for name in ("micro_batches", "keep_checkpoints", "keep_best", "log_every", "eval_batch_size"):
-            _check_whole(name, getattr(self, name), least=1)
-        for name in ("checkpoint_every", "evaluate_every_steps", "threads"):
-            if getattr(self, name) is not None:
-                _check_whole(name, getattr(self, name), least=1)
-        for name in ("evaluate_every", "max_bad_steps"):
-            _check_whole(name, getattr(self, name), least=0)
-        if self.profile is not None:
-            object.__setattr__(self, "profile", tuple(self.profile))  # gin's lists
-            if len(self.profile) != 2 or not 1 <= self.profile[0] <= self.profile[1]:
-                raise InputError(
-                    f"A profile is of a first and a last step. Received: profile={self.profile!r}; (10, 15) would work."
-                )
+        fields.check(self)
+        if self.cache_dir is not None:
+            object.__setattr__(self, "cache_dir", str(files.local_path(self.cache_dir, "cache_dir")))
+        if self.profile is not None and self.profile[0] > self.profile[1]:
+            raise InputError(
+                f"A profile is of a first and a last step. Received: profile={self.profile!r}; (10, 15) would work."
+            )
 
     def evaluates(self, step: int, *, total_steps: int, steps_per_epoch: int) -> bool:
         """Whether an evaluation is due after `step` steps."""
@@ -85,8 +86,3 @@ class Options:
             return step > 0 and step % self.evaluate_every_steps == 0
         epoch, into_epoch = divmod(step, steps_per_epoch)
         return bool(step and self.evaluate_every and not into_epoch and epoch % self.evaluate_every == 0)
-
-
-def _check_whole(name: str, value: Any, *, least: int) -> None:
-    if isinstance(value, bool) or not isinstance(value, int) or value < least:
-        raise InputError(f"{name} is no whole number from {least}. Received: {value!r}; pass {least} or more.")

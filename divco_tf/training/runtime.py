@@ -16,9 +16,7 @@ from divco_tf.errors import InputError, Preempted, RunError
 from divco_tf.models.divide import check_split_factor
 from divco_tf.models.placement import usable_devices
 from divco_tf.registry import did_you_mean
-
-STRATEGIES = ("auto", "one_device", "mirrored", "multi_worker_mirrored", "tpu", "branch_parallel")
-JIT = ("auto", "on", "off")
+from divco_tf.training.options import JIT, STRATEGIES
 
 
 def make_strategy(name: str = "auto") -> tf.distribute.Strategy:

@@ -12,6 +12,7 @@ from typing import Any, NamedTuple
 import keras
 import tensorflow as tf
 
+from divco_tf import fields
 from divco_tf.errors import InputError
 from divco_tf.registry import did_you_mean
 from divco_tf.training.losses import cotraining_loss
@@ -67,6 +68,7 @@ class LearningRate:
 
     def __post_init__(self) -> None:
         """Refuses what no run can follow."""
+        fields.check(self)
         if self.rule not in RULES:
             raise InputError(f"Unknown learning-rate rule. Received: {self.rule}.{did_you_mean(self.rule, RULES)}")
         for name in ("learning_rate", "step_epochs", "step_factor", "power", "decay_factor", "decay_epochs"):
@@ -255,6 +257,7 @@ class CoTraining:
 
     def __post_init__(self) -> None:
         """Refuses what no run can follow."""
+        fields.check(self)
         cotraining_loss(self.loss)
         for name in ("weight", "floor"):
             _check_number(name, getattr(self, name), least=0)

@@ -3,8 +3,11 @@
 import dataclasses
 import os
 from collections.abc import Sequence
+from typing import Annotated
 
+from divco_tf import fields
 from divco_tf.errors import InputError
+from divco_tf.fields import OneOf, Whole
 from divco_tf.models.branch_stack import BranchStack
 from divco_tf.models.placement import canonical_name
 
@@ -17,29 +20,22 @@ class WarmStart:
       InputError: a folder that is no path, or branches that are no whole numbers from 0.
     """
 
-    model_dir: str
+    model_dir: str | os.PathLike
     """The other run's; an imported one will do."""
-    weights: str = "last"
+    weights: Annotated[str, OneOf(("last", "best", "ema"))] = "last"
     """"last", "best" or "ema"."""
-    branches: tuple[int, ...] | None = None
+    branches: tuple[Whole, ...] | None = None
     """Which branches of the other run the S branches here begin as: S numbers, or one for all of them. None: each as
     the branch of its own number, where both runs have S."""
 
     def __post_init__(self) -> None:
         """Refuses what says nothing of a run."""
-        if not self.model_dir or not isinstance(self.model_dir, str | os.PathLike):
-            raise InputError(f"A warm start has no folder. Received: {self.model_dir!r}; pass the model_dir of a run.")
+        fields.check(self)
         object.__setattr__(self, "model_dir", os.fspath(self.model_dir))
-        if self.branches is None:
-            return
-        whole = isinstance(self.branches, list | tuple) and all(
-            isinstance(branch, int) and not isinstance(branch, bool) and branch >= 0 for branch in self.branches
-        )
-        if not whole or not self.branches:
-            raise InputError(
-                f"Branches are no whole numbers from 0. Received: branches={self.branches!r}; pass a list such as (0,)."
-            )
-        object.__setattr__(self, "branches", tuple(self.branches))  # gin and JSON give lists
+        if not self.model_dir:
+            raise InputError("A warm start has no folder. Received: model_dir=''; pass the model_dir of a run.")
+        if self.branches == ():
+            raise InputError("A warm start is of no branch. Received: branches=(); pass a list such as (0,).")
 
 
 def warm_start(stack: BranchStack, other: BranchStack, *, branches: Sequence[int] | None = None) -> str:

@@ -151,7 +151,8 @@ def test_branches_and_weights_that_are_not_there_are_refused(tmp_path):
     refused(four, WarmStart(str(tmp_path), branches=(0, 1)), says="split_factor=4; 4 or a single one would work")
     refused(four, WarmStart(str(tmp_path), branches=(0, 1, 2, 0)), says="Received: 2; there are 0 to 1")
     refused(four, WarmStart(str(tmp_path), "ema"), says="kept no moving average")
-    refused(four, WarmStart(str(tmp_path), "lst"), says="Received: 'lst'")
+    with pytest.raises(InputError, match="Received: 'lst'; pass one of last, best, ema"):
+        WarmStart(str(tmp_path), "lst")
     refused(four, WarmStart(str(tmp_path / "absent")), says="No run lies there")
 
 
