@@ -17,7 +17,7 @@ import shutil
 from collections.abc import Iterator
 from typing import Any
 
-from divco_tf.errors import InputError
+from divco_tf.errors import InputError, shown
 
 _UNFINISHED = ".unfinished-"
 _LOCK = ".lock"
@@ -40,7 +40,7 @@ def local_path(path: str | os.PathLike[str], purpose: str) -> pathlib.Path:
     if not isinstance(path, str | pathlib.PurePath):
         raise InputError(f"{purpose} is no path. Received: {path!r}; pass the path of a local folder.")
     text = str(path)
-    if not text.strip() or not text.isprintable():  # among these, what is not UTF-8, and line ends
+    if not text.strip() or shown(text) != text:  # among these, what is not UTF-8, and line ends
         raise InputError(f"{purpose} is empty, or holds what cannot be printed. Received: {text!a}; name a folder.")
     if _REMOTE.match(text):
         raise InputError(

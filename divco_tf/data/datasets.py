@@ -108,7 +108,7 @@ DATASETS = {
             image_size=224,
             mean=_IMAGENET_MEAN,
             std=_IMAGENET_STD,
-            test_splits=("validation",),
+            test_splits=("test", "validation"),  # the first that is there
             test_share=0.2,
             resize="shorter_side_crop",
         ),

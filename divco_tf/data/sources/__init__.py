@@ -7,7 +7,7 @@ a folder), so the parts are the same on every machine and in every run. "test" i
 from divco_tf.data.sources.base import ArraySource, BadImage, Choose, Source
 from divco_tf.data.sources.cache import cached
 from divco_tf.data.sources.folder import ImageFolder
-from divco_tf.data.sources.opening import check_on_error, open_source
+from divco_tf.data.sources.opening import check_class_names, check_on_error, open_source, open_splits
 from divco_tf.data.sources.prepared import RecordSource
 from divco_tf.data.sources.splits import in_split, shares
 
@@ -19,8 +19,10 @@ __all__ = [
     "RecordSource",
     "Source",
     "cached",
+    "check_class_names",
     "check_on_error",
     "in_split",
     "open_source",
+    "open_splits",
     "shares",
 ]

@@ -1,13 +1,15 @@
 """What a source is: labelled images with random access; and images in memory."""
 
 import abc
+import pathlib
 import zlib
 from collections.abc import Callable, Iterable, Mapping
+from typing import Any
 
 import numpy as np
 
 from divco_tf.data.decoding import Box, check_box
-from divco_tf.errors import InputError
+from divco_tf.errors import InputError, shown
 
 Choose = Callable[[int, int], Box]
 """Names the part of an image (top, left, height, width) that is wanted, given its height and width."""
@@ -23,7 +25,7 @@ class BadImage(InputError):
     """
 
     def __init__(self, index: int, name: str, cause: str, remedy: str = "replace or remove the file") -> None:
-        super().__init__(f"An image cannot be read ({cause}). Received: {name}; {remedy}.")
+        super().__init__(f"An image cannot be read ({cause}). Received: {shown(name)}; {remedy}.")
         self.index, self.name, self.cause = index, name, cause
 
 
@@ -34,6 +36,7 @@ class Source(abc.ABC):
     class_names: tuple[str, ...]
     image_size: int  # pixels a side, of what `read` returns
     same_size: bool = False  # whether that is also the size of all stored images
+    notes: tuple[str, ...] = ()  # what there is to say of it, a line each
 
     def __len__(self) -> int:
         return len(self.labels)
@@ -90,8 +93,12 @@ class Source(abc.ABC):
         """Which image that is, for messages: a path, or a place in the data."""
         return f"image {index}"
 
-    def fingerprint(self) -> Mapping[str, int]:
-        """What tells this split's data from others: it is the same on every machine that has them."""
+    def holds(self, path: pathlib.Path) -> bool:
+        """Whether what is written at `path` would become a part of the data."""
+        return False
+
+    def fingerprint(self) -> Mapping[str, Any]:
+        """What tells this split's data from others (`fingerprints`): the same on every machine that has them."""
         return {"images": len(self), "labels_crc32": zlib.crc32(self.labels.tobytes())}
 
 

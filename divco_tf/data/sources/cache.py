@@ -8,9 +8,11 @@ import pathlib
 import shutil
 import threading
 from collections.abc import Mapping
+from typing import Any
 
 import numpy as np
 
+from divco_tf import files
 from divco_tf.data.decoding import image_info
 from divco_tf.data.sources.base import BadImage, Choose, Source, region
 from divco_tf.data.sources.encoded import EncodedSource
@@ -57,8 +59,7 @@ def cached(
     stored = stored and not source.same_size
     needed = _bytes_stored(source) if stored else 3 * source.image_size**2 * len(source)
     if cache_dir is not None:
-        folder = _folder_of_decoded(source, pathlib.Path(cache_dir), needed, stored, threads, report)
-        return DiskCache(source, folder, stored=stored)
+        return _decoded_on_disk(source, files.local_path(cache_dir, "cache_dir"), needed, stored, threads, report)
     needed += _OVERHEAD * len(source)
     fits = needed <= budget
     kept_where = "kept in memory" if fits else "decoded whenever they are read"
@@ -108,7 +109,7 @@ class CachedSource(Source):
         """Which image that is, for messages."""
         return self.source.name_of(index)
 
-    def fingerprint(self) -> Mapping[str, int]:
+    def fingerprint(self) -> Mapping[str, Any]:
         """That of the source."""
         return self.source.fingerprint()
 
@@ -173,10 +174,10 @@ def _bytes_stored(source: EncodedSource) -> int:
     return round(len(source) * float(np.mean(known))) if known else 0
 
 
-def _folder_of_decoded(
+def _decoded_on_disk(
     source: EncodedSource, cache_dir: pathlib.Path, needed: int, stored: bool, threads: int | None, report: Report
-) -> pathlib.Path:
-    """The folder that holds all images decoded."""
+) -> DiskCache:
+    """All images decoded, in a folder of `cache_dir`."""
     record = {
         "format": 1,
         "images": len(source),
@@ -185,7 +186,7 @@ def _folder_of_decoded(
     }
     # The names come in, so that splits and data sets have a folder each; it is filled anew when their files change.
     key = json.dumps([source.name_of(0), len(source), record["size"]])
-    path = cache_dir.expanduser() / f"decoded-{hashlib.blake2b(key.encode(), digest_size=8).hexdigest()}"
+    path = cache_dir / f"decoded-{hashlib.blake2b(key.encode(), digest_size=8).hexdigest()}"
 
     def build(folder: pathlib.Path) -> None:
         free = shutil.disk_usage(folder).free
@@ -197,7 +198,7 @@ def _folder_of_decoded(
         _write_decoded(source, folder, stored, threads, report)
 
     report(f"decoded images: about {in_bytes(needed)} in {path}")
-    return kept(path, record, build, report=report)
+    return kept(path, record, build, load=lambda made: DiskCache(source, made, stored=stored), report=report)
 
 
 def _write_decoded(
@@ -221,12 +222,12 @@ def _write_decoded(
                 else:
                     file.write(np.ascontiguousarray(image))
                     shapes[index] = image.shape[:2]
+        np.save(folder / "shapes.npy", shapes)
+        (folder / "bad.json").write_text(json.dumps(causes))
     except OSError as error:
         raise InputError(
             f"The decoded images cannot be written ({error.strerror}). Received: {folder.parent}; another cache_dir, "
             "or none, would work."
         ) from error
-    np.save(folder / "shapes.npy", shapes)
-    (folder / "bad.json").write_text(json.dumps(causes))
     if causes:
         report(f"{len(causes):,} images cannot be read, {source.name_of(min(causes))} first")

@@ -52,18 +52,21 @@ class EncodedSource(Source):
             return image
         return resized(image, self.preprocessing)
 
-    def bad(self, index: int, cause: str) -> BadImage:
-        """The error that says that, and why, the image at `index` cannot be read."""
-        return BadImage(index, self.name_of(index), cause, self.remedy)
-
-    def _decoded(self, index: int, choose: Choose | None) -> np.ndarray:
-        data = self.encoded(index)
+    def decoded(self, index: int, data: bytes, choose: Choose | None = None) -> np.ndarray:
+        """What `read_region` makes of `data`, the encoded image at `index`, where stored images differ in size."""
         try:
             return decode(data, choose)
         except InputError:  # what `choose` named
             raise
         except ValueError as error:
             raise self.bad(index, str(error)) from error
+
+    def bad(self, index: int, cause: str) -> BadImage:
+        """The error that says that, and why, the image at `index` cannot be read."""
+        return BadImage(index, self.name_of(index), cause, self.remedy)
+
+    def _decoded(self, index: int, choose: Choose | None) -> np.ndarray:
+        return self.decoded(index, self.encoded(index), choose)
 
 
 def resized(image: np.ndarray, preprocessing: Preprocessing) -> np.ndarray:

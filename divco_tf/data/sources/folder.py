@@ -3,20 +3,22 @@
 import hashlib
 import os
 import pathlib
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Mapping
+from typing import Any
 
 import numpy as np
 
 from divco_tf.data.datasets import Dataset
-from divco_tf.data.decoding import PREFIX_BYTES, is_image
+from divco_tf.data.decoding import PREFIX_BYTES
 from divco_tf.data.preprocessing import Preprocessing
 from divco_tf.data.sources.encoded import EncodedSource
+from divco_tf.data.sources.fingerprints import FILES, file_parts
+from divco_tf.data.sources.layout import WOULD_WORK, Layout, find_layout
+from divco_tf.data.sources.listing import Listing, why_no_bytes
 from divco_tf.data.sources.progress import from_disk
 from divco_tf.data.sources.request import Request
 from divco_tf.data.sources.splits import in_split
-from divco_tf.errors import InputError
-
-_LAYOUT = "a folder with a subfolder of images for each class, or with train/ and validation/ that have them"
+from divco_tf.errors import InputError, shown
 
 
 class ImageFolder(EncodedSource):
@@ -28,6 +30,7 @@ class ImageFolder(EncodedSource):
       labels: integers [N].
       class_names: a name a class.
       preprocessing: brings an image to the size that evaluation, and training if it asks for it, sees.
+      notes: what there is to say of the folder, a line each.
     """
 
     def __init__(
@@ -37,21 +40,40 @@ class ImageFolder(EncodedSource):
         labels: Iterable[int],
         class_names: Iterable[str],
         preprocessing: Preprocessing,
+        *,
+        notes: Iterable[str] = (),
     ) -> None:
         super().__init__(preprocessing)
-        self.root, self.paths = root, tuple(paths)
+        self.root, self.paths, self.notes = root, tuple(paths), tuple(notes)
         self.labels, self.class_names = np.asarray(list(labels), np.int64), tuple(class_names)
 
     def encoded(self, index: int) -> bytes:
-        """The bytes of the file at `index`."""
+        """The bytes of the file at `index`; of what is no image, however large, only the first are read."""
+        path = self.root / self.paths[index]
         try:
-            return (self.root / self.paths[index]).read_bytes()
+            with open(path, "rb", buffering=0) as file:
+                cause = why_no_bytes(path.name, file.read(PREFIX_BYTES), os.fstat(file.fileno()).st_size)
+                if cause is None:
+                    file.seek(0)
+                    return file.readall()
         except OSError as error:
             raise self.bad(index, error.strerror or str(error)) from error
+        raise self.bad(index, cause)
 
     def name_of(self, index: int) -> str:
-        """The file's path."""
-        return str(self.root / self.paths[index])
+        """The file's path, as it can be printed."""
+        return shown(self.root / self.paths[index])
+
+    def holds(self, path: pathlib.Path) -> bool:
+        """Whether what is written at `path` would lie among the class folders."""
+        inside = os.path.relpath(os.path.realpath(path), os.path.realpath(self.root))
+        return not inside.startswith("..") and not any(
+            part.startswith(".") and part != "." for part in inside.split("/")
+        )
+
+    def fingerprint(self) -> Mapping[str, Any]:
+        """That of all sources, and of names, sizes and a sample of contents."""
+        return {**super().fingerprint(), FILES: file_parts(self.root, self.paths)}
 
     def stamp(self) -> str:
         """A digest of all paths, sizes and times of change; a file that is gone counts as such."""
@@ -70,95 +92,79 @@ class ImageFolder(EncodedSource):
 
 
 def open_folder(facts: Dataset, request: Request) -> ImageFolder:
-    """A folder with a subfolder a class, or with train/ and validation/ that have them.
+    """A folder with a subfolder a class, or with splits that have them.
 
-    Without validation/, a share of the images is set apart as "test", by a hash of their paths.
+    Without splits, a share of the images is set apart as "test", by a hash of their paths. Of train/, "held_out" is a
+    share too, unless validation/ and test/ are both there: then it is validation/.
     """
     if request.data_dir is None:
-        raise InputError(f"{facts.name} needs a data_dir. Received: none; {_LAYOUT} would work.")
-    root = pathlib.Path(request.data_dir).expanduser()
+        raise InputError(f"{facts.name} needs a data_dir. Received: none; {WOULD_WORK} would work.")
+    root = request.data_dir
     if not root.is_dir():
-        raise InputError(f"The folder of images does not exist. Received: {request.data_dir}; {_LAYOUT} would work.")
-    split, held_out = request.split, request.held_out
-    parted = (root / "train").is_dir() and (root / "validation").is_dir()
-    train = root / "train" if parted else root
-    class_names = _class_names(train)
-    if parted and split == "test":
-        root, test_share = root / "validation", 1.0
-        surplus = sorted(set(_class_names(root)) - set(class_names))
-        if surplus:
-            raise InputError(
-                f"A class of validation/ is not in train/. Received: {root / surplus[0]}; train/ has "
-                f"{len(class_names)} classes, {class_names[0]} to {class_names[-1]}."
-            )
+        what = "is no folder" if root.exists() else "does not exist"
+        raise InputError(f"The folder of images {what}. Received: {root}; {WOULD_WORK} would work.")
+    layout = find_layout(root, tested_on=facts.test_splits)
+    train = _listing(layout.train, request)
+    known = {name: number for number, name in enumerate(train.class_names)}
+    whole, notes = _whole(layout, request)
+    listed = train if whole is None else _listing(whole, request)
+    paths, labels = np.array(listed.paths, object), np.array(listed.labels)
+    if whole is None:
+        flat = layout.validation is None and layout.test is None
+        share = facts.test_share if flat else 0.0
+        mine = in_split(listed.paths, request.split, held_out=_share(layout, request), test_share=share)
+        paths, labels = paths[mine], labels[mine]
     else:
-        root, test_share = train, 0.0 if parted else facts.test_share
-    paths = _image_paths(root, may_skip=request.on_error == "skip")
-    mine = in_split(paths, split, held_out=held_out, test_share=test_share)
-    paths = [path for path, chosen in zip(paths, mine, strict=True) if chosen]
-    numbers = {name: number for number, name in enumerate(class_names)}
-    labels = [numbers[path.split("/", 1)[0]] for path in paths]
-    absent = sorted(set(range(len(class_names))) - set(labels)) if split == "train" else []
-    if absent or not paths:
+        _check_classes(listed, train)
+    if request.on_error == "raise":  # of training images all that lie beside them, too: they are to be read as well
+        listed.refuse_no_images(listed.paths if request.split == "train" else paths)
+    labels = [known[listed.class_names[label]] for label in labels]
+    _check_enough(labels, train.class_names, request, listed.root)
+    preprocessing = Preprocessing.for_dataset(facts, request.image_size)
+    notes = (*layout.notes, *notes, *listed.notes)
+    return ImageFolder(listed.root, paths, labels, train.class_names, preprocessing, notes=notes)
+
+
+def _listing(root: pathlib.Path, request: Request) -> Listing:
+    """The files of the class folders in `root`; once for all splits that are opened together."""
+    if root not in request.listings:
+        request.listings[root] = Listing(root)
+    return request.listings[root]
+
+
+def _whole(layout: Layout, request: Request) -> tuple[pathlib.Path | None, list[str]]:
+    """The folder that is all of the split, None where it is a share of train/; and what there is to say of that."""
+    reported = layout.test or layout.validation
+    if reported is None or layout.test is None or layout.validation is None:
+        return (reported if request.split == "test" else None), []
+    name = shown(layout.validation.name)
+    if request.held_out:
+        told = f"{name}/ is what is held out, whatever its share of the images (held_out={request.held_out})"
+    else:
+        told = f"{name}/ is not used, since nothing is held out; held_out=0.1, say, would choose weights by it"
+    return {"train": None, "held_out": layout.validation, "test": layout.test}[request.split], [told]
+
+
+def _share(layout: Layout, request: Request) -> float:
+    """The share of train/ that is held out."""
+    return 0.0 if layout.validation and layout.test else request.held_out
+
+
+def _check_classes(listed: Listing, train: Listing) -> None:
+    surplus = sorted(set(listed.class_names) - set(train.class_names))
+    if surplus:
         raise InputError(
-            f"Too few images for split {split}{f' of class {class_names[absent[0]]}' if absent else ''}. Received: "
-            f"{len(paths)} from {root}, held_out={held_out}; more images, or a smaller held_out, would work."
+            f"A class of {shown(listed.root.name)}/ is not in {shown(train.root.name)}/. Received: "
+            f"{shown(listed.root / surplus[0])}; {shown(train.root.name)}/ has {len(train.class_names)} classes, "
+            f"{shown(train.class_names[0])} to {shown(train.class_names[-1])}."
         )
-    return ImageFolder(root, paths, labels, class_names, Preprocessing.for_dataset(facts, request.image_size))
 
 
-def _class_names(folder: pathlib.Path) -> tuple[str, ...]:
-    """The subfolders' names in the order of their code points, which no locale changes."""
-    names = sorted(entry.name for entry in folder.iterdir() if entry.is_dir() and not entry.name.startswith("."))
-    if len(names) < 2:
-        what = f"only one class, {names[0]}" if names else "no classes"
-        raise InputError(f"The folder of images has {what}. Received: {folder}; {_LAYOUT} would work.")
-    return tuple(names)
-
-
-def _image_paths(root: pathlib.Path, *, may_skip: bool) -> list[str]:
-    """The files in the subfolders of `root`, at any depth, relative to it and sorted; hidden ones are left out.
-
-    Files that are no images are refused, unless they `may_skip` to the reader, who then finds out.
-    """
-    paths = []
-    try:
-        for name in _class_names(root):
-            found = list(_files(str(root / name), name))
-            if not found:
-                raise InputError(f"A class has no images. Received: {root / name}; image files in it would work.")
-            paths += found
-    except OSError as error:
+def _check_enough(labels: list[int], class_names: tuple[str, ...], request: Request, root: pathlib.Path) -> None:
+    absent = sorted(set(range(len(class_names))) - set(labels)) if request.split == "train" else []
+    if absent or not labels:
+        of_class = f" of class {shown(class_names[absent[0]])}" if absent else ""
         raise InputError(
-            f"The folder of images cannot be listed ({error.strerror}). Received: {error.filename or root}; a folder "
-            "that can be read, and is not changed meanwhile, would work."
-        ) from error
-    if not may_skip:
-        for path, cause in zip(paths, from_disk(lambda path: _why_no_image(f"{root}/{path}"), paths), strict=True):
-            if cause:
-                raise InputError(f"A file {cause}. Received: {root / path}; remove or convert it.")
-    return sorted(paths)
-
-
-def _files(folder: str, name: str) -> Iterator[str]:
-    """The files of a folder that is called `name` from the root, at any depth."""
-    with os.scandir(folder) as entries:
-        for entry in entries:
-            if entry.name.startswith("."):
-                continue
-            if entry.is_dir(follow_symlinks=False):  # links may run in circles
-                yield from _files(entry.path, f"{name}/{entry.name}")
-            elif entry.is_file():  # no broken link
-                yield f"{name}/{entry.name}"
-
-
-def _why_no_image(path: str) -> str | None:
-    """Reads a file's first bytes only: cheap, and the same whatever the file is called."""
-    try:
-        with open(path, "rb", buffering=0) as file:
-            prefix = file.read(PREFIX_BYTES)
-    except OSError as error:
-        return f"cannot be read ({error.strerror})"
-    if not prefix:
-        return "is empty"
-    return None if is_image(prefix) else "is no JPEG, PNG, WebP, GIF or BMP image"
+            f"Too few images for split {request.split}{of_class}. Received: {len(labels)} from {shown(root)}, "
+            f"held_out={request.held_out}; more images, or a smaller held_out, would work."
+        )

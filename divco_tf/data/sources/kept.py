@@ -15,9 +15,14 @@ _RECORD = "record.json"
 
 
 def kept(
-    path: pathlib.Path, record: Mapping[str, Any], build: Callable[[pathlib.Path], None], *, report: Report
-) -> pathlib.Path:
-    """The folder `path` of what `record` describes; what lies there and is something else is replaced.
+    path: pathlib.Path,
+    record: Mapping[str, Any],
+    build: Callable[[pathlib.Path], None],
+    *,
+    load: Callable[[pathlib.Path], Any] = lambda folder: folder,
+    report: Report,
+) -> Any:
+    """What `load` makes of the folder `path`, which holds what `record` describes; anything else there is replaced.
 
     Processes that want the same folder take turns, and the later ones find it made.
 
@@ -25,22 +30,28 @@ def kept(
       path: the folder; the one it is in is made if need be.
       record: of what the contents depend on, as JSON has it.
       build: fills an empty folder. When it is killed or raises, nothing is left.
+      load: reads the folder; unless given, its path is what comes back.
       report: receives a line when there is something to wait for.
 
     Raises:
       InputError: the folder cannot be written.
     """
     if _read_record(path) == record:  # may lie where nothing can be written
-        return path
+        with contextlib.suppress(FileNotFoundError):
+            loaded = load(path)
+            if _read_record(path) == record:  # nor was it replaced meanwhile
+                return loaded
     with _alone(path.with_name(f".{path.name}.lock"), report):
-        if _read_record(path) == record:  # by now
-            return path
-        if path.exists():
-            files.remove_directory(path)
-        with files.new_directory(path) as folder:
-            build(folder)
-            files.write_json(folder / _RECORD, record)
-    return path
+        if _read_record(path) != record:  # until now
+            try:
+                if path.exists():
+                    files.remove_directory(path)
+                with files.new_directory(path) as folder:
+                    build(folder)
+                    files.write_json(folder / _RECORD, record)
+            except OSError as error:
+                raise _not_writable(path.parent, error) from error
+        return load(path)
 
 
 def _read_record(path: pathlib.Path) -> Any:
@@ -59,6 +70,8 @@ def _alone(path: pathlib.Path, report: Report) -> Iterator[None]:
         except BlockingIOError:
             report(f"waiting for another process, which holds {path}")
             fcntl.flock(file, fcntl.LOCK_EX)
+        except OSError as error:  # some file systems have no locks
+            raise _not_writable(path.parent, error) from error
         yield
 
 
@@ -67,6 +80,10 @@ def _opened(path: pathlib.Path) -> IO:
         path.parent.mkdir(parents=True, exist_ok=True)
         return open(path, "a")
     except OSError as error:
-        raise InputError(
-            f"A folder cannot be written ({error.strerror}). Received: {path.parent}; choose another folder."
-        ) from error
+        raise _not_writable(path.parent, error) from error
+
+
+def _not_writable(folder: pathlib.Path, error: OSError) -> InputError:
+    return InputError(
+        f"A folder cannot be written ({error.strerror or error}). Received: {folder}; choose another folder."
+    )

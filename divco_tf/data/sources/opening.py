@@ -1,14 +1,22 @@
-"""Opens a split of a dataset by its name."""
+"""Opens a split of a dataset by its name, or all that a run reads."""
+
+import dataclasses
+import os
+import pathlib
+import re
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
 
 import numpy as np
 
+from divco_tf import files
 from divco_tf.data.datasets import SPLITS, Dataset, get_dataset
 from divco_tf.data.sources.base import ArraySource, Source
 from divco_tf.data.sources.folder import open_folder
 from divco_tf.data.sources.prepared import has_prepared, open_prepared, stretched
 from divco_tf.data.sources.request import Report, Request, memory_budget_of, silent
 from divco_tf.data.sources.splits import in_split
-from divco_tf.errors import InputError
+from divco_tf.errors import InputError, shown
 from divco_tf.registry import did_you_mean
 
 ON_ERROR = ("raise", "skip")
@@ -18,7 +26,7 @@ def open_source(
     dataset: str,
     split: str,
     *,
-    data_dir: str | None = None,
+    data_dir: str | os.PathLike[str] | None = None,
     held_out: float = 0.0,
     image_size: int | None = None,
     on_error: str = "raise",
@@ -45,25 +53,111 @@ def open_source(
     Raises:
       InputError: no such dataset, split or data; the data is not as it should be.
     """
+    facts, request = _requested(
+        dataset,
+        split,
+        data_dir=data_dir,
+        held_out=held_out,
+        image_size=image_size,
+        on_error=on_error,
+        memory_budget=memory_budget,
+        index_dir=index_dir,
+        report=report,
+    )
+    return _open(facts, request)
+
+
+def open_splits(
+    dataset: str,
+    *,
+    held_out: float = 0.0,
+    on_error: str = "raise",
+    writes: Mapping[str, str | os.PathLike[str]] | None = None,
+    **how: Any,
+) -> Iterator[tuple[str, Source]]:
+    """Opens all that a run reads, one by one, so that a fault of any is told before the first step.
+
+    Args:
+      dataset, held_out: as `open_source`'s.
+      on_error: of training images; evaluation counts all others, so bad ones are refused.
+      writes: what the run writes, by its name: "model_dir", "cache_dir". It may not lie among the data.
+      how: what else `open_source` takes.
+
+    Yields:
+      A split's name and its source: "train", "held_out" where images are held out, "test". One image of each has been
+      decoded; of training images only if bad ones are refused.
+
+    Raises:
+      InputError: as `open_source`, or a class name could not be exported.
+    """
+    listings: dict[pathlib.Path, Any] = {}
+    for split in ("train", *["held_out"] * bool(held_out), "test"):
+        raises = "raise" if split != "train" else on_error
+        facts, request = _requested(dataset, split, held_out=held_out, on_error=raises, **how)
+        source = _open(facts, dataclasses.replace(request, listings=listings))
+        check_class_names(source.class_names)
+        for name, path in (writes or {}).items():
+            if source.holds(pathlib.Path(path)):
+                raise InputError(
+                    f"{name} lies among the images, and would become a class of them. Received: {path}; a folder "
+                    f"outside of {request.data_dir} would work."
+                )
+        yield split, source
+        if raises == "raise":
+            source.read_stored(0)
+            source.labels_of(np.zeros([1], np.int64))
+
+
+def check_class_names(names: Sequence[str]) -> None:
+    """Refuses class names that an export, which has them a line each in UTF-8, cannot hold.
+
+    Raises:
+      InputError: as said.
+    """
+    for name in names:
+        if len(name.splitlines()) != 1 or re.search("[\ud800-\udfff]", name):
+            raise InputError(
+                f"A class has a name that is no line of UTF-8, so it could not be exported. Received: {shown(name)!r}; "
+                "rename its folder."
+            )
+
+
+def _requested(
+    dataset: str,
+    split: str,
+    *,
+    data_dir: str | os.PathLike[str] | None = None,
+    held_out: float = 0.0,
+    image_size: int | None = None,
+    on_error: str = "raise",
+    memory_budget: int | None = None,
+    index_dir: str | None = None,
+    report: Report = silent,
+) -> tuple[Dataset, Request]:
+    """The dataset's facts, and the arguments of `open_source` checked."""
     facts = get_dataset(dataset)
     _check_split(split, held_out)
     size = facts.image_size if image_size is None else image_size
     if size < 1:
         raise InputError(f"An image size in pixels. Received: {size}; {facts.image_size} would work.")
     check_on_error(on_error)
-    request = Request(
+    reads = data_dir is not None and facts.reader != "digits"
+    return facts, Request(
         split=split,
         held_out=held_out,
-        data_dir=data_dir,
+        data_dir=files.local_path(data_dir, "data_dir") if reads else None,
         image_size=size,
         on_error=on_error,
         memory_budget=memory_budget_of(memory_budget),
         index_dir=index_dir,
         report=report,
     )
+
+
+def _open(facts: Dataset, request: Request) -> Source:
     if facts.reader == "digits":
         return _open_digits(facts, request)
-    if facts.reader == "tfds" or has_prepared(facts, data_dir):
+    if facts.reader == "tfds" or has_prepared(facts, request.data_dir):
         return open_prepared(facts, request)
     return open_folder(facts, request)
 

@@ -3,6 +3,7 @@
 import concurrent.futures
 import contextlib
 import hashlib
+import os
 import pathlib
 import re
 import zlib
@@ -21,9 +22,10 @@ from divco_tf.data.sources.progress import from_disk
 from divco_tf.data.sources.records import ArrayRecords, DamagedRecord, Records, TFRecords
 from divco_tf.data.sources.request import THREADS, Request, in_bytes
 from divco_tf.data.sources.splits import in_split
-from divco_tf.errors import InputError
+from divco_tf.errors import InputError, shown
 
 _CHUNK = 1024  # images
+_VERSION = r"\.".join([r"(0|[1-9]\d*)"] * 3)
 
 
 class RecordSource(EncodedSource):
@@ -95,7 +97,7 @@ class RecordSource(EncodedSource):
         """The file, and the record in it."""
         return self.records.name_of(int(self.numbers[index]))
 
-    def fingerprint(self) -> Mapping[str, int]:
+    def fingerprint(self) -> Mapping[str, Any]:
         """The labels' checksum where images are small, else that of the files' names and sizes.
 
         It does not depend on what fits into memory, so a run goes on on another machine.
@@ -147,27 +149,54 @@ def open_prepared(facts: Dataset, request: Request) -> Source:
     return _in_memory_if_it_fits(facts, source, request) if source.same_size else source
 
 
-def has_prepared(facts: Dataset, data_dir: str | None) -> bool:
+def has_prepared(facts: Dataset, data_dir: pathlib.Path | None) -> bool:
     """Whether a folder of TensorFlow Datasets for this dataset lies in `data_dir`."""
-    return None not in (facts.tfds_name, data_dir) and (pathlib.Path(data_dir).expanduser() / facts.tfds_name).is_dir()
+    return None not in (facts.tfds_name, data_dir) and os.path.isdir(data_dir / facts.tfds_name)
 
 
-def _prepared_folder(facts: Dataset, data_dir: str | None) -> pathlib.Path:
+def _prepared_folder(facts: Dataset, root: pathlib.Path | None) -> pathlib.Path:
     """The newest prepared version of a dataset under `data_dir`."""
     prepare = f'tensorflow_datasets.load("{facts.tfds_name}", data_dir=...) prepares it once'
-    if data_dir is None:
+    if root is None:
         raise InputError(
             f"{facts.name} is read from a folder prepared by TensorFlow Datasets. Received: no data_dir; {prepare}, "
             "then give that data_dir."
         )
-    root = pathlib.Path(data_dir).expanduser()
     if not root.is_dir():
-        raise InputError(f"The data_dir does not exist. Received: {data_dir}; {prepare}.")
-    versions = [info.parent for info in (root / facts.tfds_name).glob("*/dataset_info.json")]
+        what = "is no folder" if root.exists() else "does not exist"
+        raise InputError(f"The data_dir {what}. Received: {root}; {prepare}.")
+    try:
+        versions = _versions(root / facts.tfds_name)
+        found = "" if versions else ", ".join(name for name in sorted(os.listdir(root)) if _versions(root / name))
+    except OSError as error:
+        raise InputError(
+            f"The data_dir cannot be listed ({error.strerror}). Received: {error.filename}; a folder that can be read "
+            "would work."
+        ) from error
     if not versions:
-        found = ", ".join(sorted({info.parents[1].name for info in root.glob("*/*/dataset_info.json")})) or "nothing"
-        raise InputError(f"{facts.tfds_name} is not prepared. Received: data_dir {data_dir}, with {found}; {prepare}.")
-    return max(versions, key=lambda folder: [int(part) for part in re.findall(r"\d+", folder.name)])
+        others = _folders(root / facts.tfds_name)
+        found = found or (f"only {', '.join(sorted(others)[:3])} in {facts.tfds_name}" if others else "nothing")
+        raise InputError(
+            f"{facts.tfds_name} is not prepared. Received: data_dir {root}, with {shown(found)}; {prepare}."
+        )
+    return max(versions.items())[1]
+
+
+def _versions(folder: pathlib.Path) -> dict[tuple[int, ...], pathlib.Path]:
+    """Whole versions of a dataset; TFDS calls them x.y.z, and what is unfinished, or a backup, otherwise."""
+    matches = [(re.fullmatch(_VERSION, name, re.ASCII), folder / name) for name in _folders(folder)]
+    return {
+        tuple(map(int, found.groups())): path
+        for found, path in matches
+        if found and (path / "dataset_info.json").is_file()
+    }
+
+
+def _folders(folder: pathlib.Path) -> list[str]:
+    try:
+        return os.listdir(folder)
+    except (FileNotFoundError, NotADirectoryError):
+        return []
 
 
 def _builder(facts: Dataset, folder: pathlib.Path) -> Any:

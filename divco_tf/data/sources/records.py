@@ -12,6 +12,7 @@ from typing import Any
 
 import numpy as np
 
+from divco_tf import files
 from divco_tf.data.image_ops.checksums import masked_crc32c
 from divco_tf.data.sources.kept import kept
 from divco_tf.data.sources.request import IO_THREADS, Report, silent
@@ -99,7 +100,9 @@ class TFRecords(Records):
     ) -> None:
         super().__init__(paths, counts)
         # Of all files in a row; a file's last entry is its size, so that a record ends where the next one begins.
-        self._offsets = self._scan() if index_dir is None else self._kept(pathlib.Path(index_dir), report)
+        self._offsets = (
+            self._scan() if index_dir is None else self._kept(files.local_path(index_dir, "cache_dir"), report)
+        )
 
     def _read(self, file: int, place: int) -> bytes:
         at = self._starts[file] + file + place  # a file has one more entry than records
@@ -126,9 +129,14 @@ class TFRecords(Records):
     def _kept(self, folder: pathlib.Path, report: Report) -> np.ndarray:
         name = hashlib.blake2b(",".join(map(str, self.paths)).encode(), digest_size=8).hexdigest()
         record = {"format": 1, "counts": list(self.counts), "files": [list(facts) for facts in self.sizes()]}
-        path = folder.expanduser() / f"index-{name}"
-        kept(path, record, lambda new: np.save(new / "offsets.npy", self._scan()), report=report)
-        return np.load(path / "offsets.npy")
+        path = folder / f"index-{name}"
+        return kept(
+            path,
+            record,
+            lambda new: np.save(new / "offsets.npy", self._scan()),
+            load=lambda made: np.load(made / "offsets.npy"),
+            report=report,
+        )
 
 
 class ArrayRecords(Records):

@@ -4,6 +4,7 @@ import dataclasses
 import os
 import pathlib
 from collections.abc import Callable
+from typing import Any
 
 import psutil
 
@@ -21,12 +22,13 @@ class Request:
 
     split: str
     held_out: float
-    data_dir: str | None
+    data_dir: pathlib.Path | None
     image_size: int
     on_error: str  # "raise" or "skip"
     memory_budget: int  # bytes
     index_dir: str | None
     report: Report
+    listings: dict[pathlib.Path, Any] = dataclasses.field(default_factory=dict)  # of folders, for several splits
 
 
 def silent(line: str) -> None:
