@@ -64,6 +64,8 @@ def run(main: Callable[..., None], *, program: str, commands: Sequence[str] = ()
     """
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
     os.environ["KERAS_BACKEND"] = "tensorflow"  # whatever ~/.keras/keras.json says
+    if hasattr(sys.stdout, "reconfigure"):  # a name that the terminal cannot print is escaped
+        sys.stdout.reconfigure(errors="backslashreplace")
     description = (sys.modules[main.__module__].__doc__ or "").strip()
     app.run(
         functools.partial(_run_main, main, program),

@@ -1,9 +1,10 @@
 """Looks at training views: divco-views --config cifar10/wide_resnet16_8_split4 --data_dir data --out views.png
 
 Draws a contact sheet: an image a row, then its S views, with the names and magnitudes of what was drawn beneath.
---check reads every image of the dataset once instead, and lists what is wrong with it.
+--check reads every image of the dataset once instead, of all splits, and lists what is wrong with it.
 """
 
+import functools
 import io
 import pathlib
 from typing import TYPE_CHECKING
@@ -22,7 +23,7 @@ _OUT = flags.DEFINE_string("out", None, "The sheet, a PNG file.")
 _STEP = flags.DEFINE_integer("step", 0, "The training step whose batch is shown.", lower_bound=0)
 _IMAGES = flags.DEFINE_integer("images", 8, "Rows of the sheet.", lower_bound=1)
 _CHECK = flags.DEFINE_bool("check", False, "Read the whole dataset once, and list what is wrong.")
-_SPLIT = flags.DEFINE_string("split", "train", "Of --check: train, held_out or test.")
+_SPLIT = flags.DEFINE_string("split", None, "Of --check: train, held_out or test, instead of all.")
 
 
 def main() -> None:
@@ -49,11 +50,25 @@ def main() -> None:
 def _check(experiment: "Experiment", options: "Options") -> None:
     from divco_tf.data.sources.check import check
 
-    source = experiment.open(_SPLIT.value, data_dir=_DATA_DIR.value, on_error="skip", memory_budget=0)
-    findings = check(source, threads=options.threads or 8, report=lambda line: print(line, flush=True))
-    print("\n".join(findings.lines()))
-    if findings.problems:
-        raise _app.RunError(f"{len(findings.problems)} images cannot be read.")
+    sources, refusals = {}, []
+    for split in [_SPLIT.value] if _SPLIT.value else ["train", *["held_out"] * bool(experiment.held_out), "test"]:
+        try:
+            sources[split] = experiment.open(split, data_dir=_DATA_DIR.value, on_error="skip", memory_budget=0)
+        except _app.InputError as error:
+            if not sources:
+                raise
+            refusals.append(f"The {split.replace('_', '-')} images cannot be listed: {error}")
+    report = functools.partial(print, flush=True)
+    findings = check(*sources.values(), threads=options.threads or 8, report=report)
+    problems = findings.problems
+    print(*refusals, *findings.lines(), sep="\n")
+    if len(sources) > 1:
+        print(", ".join(f"{len(source)} {split.replace('_', '-')}" for split, source in sources.items()))
+    for note in dict.fromkeys(note for source in sources.values() for note in source.notes):
+        print(note)
+    if refusals or problems:
+        also = f", and {len(refusals)} splits cannot be listed" if refusals else ""
+        raise _app.RunError(f"{len(problems)} images cannot be read{also}.")
 
 
 def _draw(experiment: "Experiment", options: "Options") -> None:

@@ -5,7 +5,7 @@ import json
 import pathlib
 import platform
 import typing
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from importlib import metadata
 from typing import Annotated, Any
 
@@ -14,7 +14,9 @@ from divco_tf.data.batch_ops import KerasLayer
 from divco_tf.data.datasets import Dataset, get_dataset
 from divco_tf.data.policies import ViewPolicy, get_policy
 from divco_tf.data.preprocessing import Preprocessing
-from divco_tf.data.sources import Source, open_source
+from divco_tf.data.sources import Source, open_source, open_splits
+from divco_tf.data.sources.fingerprints import difference, same_data, told_of_data
+from divco_tf.data.sources.layout import composed
 from divco_tf.errors import InputError
 from divco_tf.fields import AtLeast0, OneOf, Positive, Within
 from divco_tf.models.branch_stack import BranchStack, build
@@ -154,6 +156,17 @@ class Experiment:
         size = self.preprocessing.image_size
         return open_source(self.dataset, split, held_out=self.held_out, image_size=size, **options)
 
+    def open_splits(self, **options: Any) -> Iterator[tuple[str, Source]]:
+        """All that a run reads; `options` are those of `data.sources.open_splits`: data_dir, on_error, writes, ...
+
+        Raises:
+          InputError: also where the number of classes is not the dataset's.
+        """
+        size = self.preprocessing.image_size
+        for split, source in open_splits(self.dataset, held_out=self.held_out, image_size=size, **options):
+            self.check_classes(source)
+            yield split, source
+
     def check_classes(self, source: Source) -> None:
         """Refuses a source whose number of classes is not the dataset's.
 
@@ -237,7 +250,8 @@ class Run:
           InputError: as said.
         """
         unnamed = self.imported and self.class_names == numbered(source.num_classes)
-        if source.class_names != self.class_names and not unnamed:
+        known = tuple(map(composed, self.class_names))  # 0.1.0 kept names as a file system spelt them
+        if tuple(map(composed, source.class_names)) != known and not unnamed:
             theirs, ours = (
                 f"{len(names)} classes ({', '.join(names[:5])}, ...)"
                 for names in (source.class_names, self.class_names)
@@ -296,23 +310,36 @@ def open_run(model_dir: str | pathlib.Path) -> Run:
     return Run(model_dir, _experiment(record), tuple(record["class_names"]), record.get("imported"))
 
 
-def claim_model_dir(model_dir: pathlib.Path, experiment: Experiment, source: Source, *, extend: bool = False) -> Run:
-    """Makes `model_dir` the place of `experiment`, or finds it there already.
+def claim_model_dir(
+    model_dir: pathlib.Path,
+    experiment: Experiment,
+    source: Source,
+    *,
+    extend: bool = False,
+    report: Callable[[str], None] = lambda line: None,
+) -> Run:
+    """Makes `model_dir` the place of `experiment`, or finds it there already; `report` is told what of it has changed.
 
     Raises:
       InputError: another experiment lies there (the differences are named), or the folder cannot be written.
     """
     path = files.make_writable(model_dir, "model_dir") / RECORD
     identity = experiment.identity(source)
-    check_model_dir(model_dir, identity, extend=extend)
+    check_model_dir(model_dir, identity, extend=extend, report=report)
     write_record(path, identity, source.class_names)
     return Run(model_dir, experiment, source.class_names)
 
 
-def check_model_dir(model_dir: pathlib.Path, identity: Mapping[str, Any], *, extend: bool = False) -> bool:
+def check_model_dir(
+    model_dir: pathlib.Path,
+    identity: Mapping[str, Any],
+    *,
+    extend: bool = False,
+    report: Callable[[str], None] = lambda line: None,
+) -> bool:
     """Whether the experiment of an `identity` lies in `model_dir` already; nothing is written.
 
-    An identity without data (None) is compared without them.
+    An identity without data (None) is compared without them. `report` is told of data that may have changed.
 
     Raises:
       InputError: another experiment lies there; the differences are named.
@@ -326,12 +353,15 @@ def check_model_dir(model_dir: pathlib.Path, identity: Mapping[str, Any], *, ext
     # Read and written again: a run of a release that did not have a field yet had its default.
     data = None if identity["data"] is None else record["identity"]["data"]
     before = {**_experiment(record).identity(None), "data": data}
-    different = [key for key in identity if identity[key] != before.get(key)]
+    different = [key for key in identity if key != "data" and identity[key] != before.get(key)]
+    different += ["data"] * (not same_data(data, identity["data"]))
     longer = different == ["epochs"] and identity["epochs"] > before["epochs"]
     if different and not (longer and extend):
         told = "; ".join(_difference(key, before.get(key), identity[key]) for key in different)
         way_out = "pass --extend to train it for more epochs" if longer else "choose another model_dir"
         raise InputError(f"{model_dir} holds another experiment. Received: {told}; {way_out}.")
+    if line := told_of_data(data, identity["data"]):
+        report(line)
     return True
 
 
@@ -393,6 +423,8 @@ def _dataclasses_in(hint: Any) -> Iterator[type]:
 
 
 def _difference(key: str, before: Any, now: Any) -> str:
+    if key == "data":
+        return difference(before, now)
     if isinstance(before, dict) and isinstance(now, dict):
         names = [name for name in {**before, **now} if before.get(name) != now.get(name)]
         return ", ".join(_difference(f"{key}.{name}", before.get(name), now.get(name)) for name in names)

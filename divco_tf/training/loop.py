@@ -92,8 +92,8 @@ class _Run:
         self.job = Job(self.strategy)
         if options.deterministic:
             tf.config.experimental.enable_op_determinism()
-        source = self._open("train", on_error=options.on_error)
-        experiment.check_classes(source)
+        self._sources = self._open_splits()  # all of them: a fault of the test images is told now, not at the end
+        source = self._sources.pop("train")
         tell_unusual(source, report=report)
         experiment.check_run(replicas=self.strategy.num_replicas_in_sync, micro_batches=options.micro_batches)
         self.pipeline = make_pipeline(experiment, self._cached(source), on_error=options.on_error, part=self.job.part)
@@ -111,7 +111,7 @@ class _Run:
             report(warm_start(self.model.stack, other, branches=start.branches))
             self.model.reset_ema()
         if self.job.chief:
-            claim_model_dir(model_dir, experiment, source, extend=extend)
+            claim_model_dir(model_dir, experiment, source, extend=extend, report=report)
             files.remove_unfinished(model_dir)
             self.checkpoints.remove_unfinished()
         self.records = Records(model_dir, writes=self.job.chief)
@@ -124,7 +124,6 @@ class _Run:
         self.writer = CheckpointWriter(self.checkpoints, report=report, writes=self.job.chief)
         self.watch_split = "held_out" if experiment.held_out else "test"
         self.predict = Predictor(self.model.stack, experiment.ensembling, strategy=self.strategy, jit=options.jit)
-        self._sources: dict[str, Source] = {}
         self.times = StepTimes()
         self.watch = Watch(model_dir, report=report, profile=options.profile, writes=self.job.chief)
         self.step = self._resume()
@@ -219,16 +218,21 @@ class _Run:
         last = self.checkpoints.last()
         return f"the last good checkpoint is {last.path}" if last else "no checkpoint has been written yet"
 
-    def _open(self, split: str, **how: Any) -> Source:
+    def _open_splits(self) -> dict[str, Source]:
         options = self.options
-        return self.experiment.open(
-            split,
+        writes = {"model_dir": self.model_dir, "cache_dir": options.cache_dir}
+        opened = self.experiment.open_splits(
             data_dir=self.data_dir,
+            on_error=options.on_error,
             memory_budget=options.memory_budget,
             index_dir=options.cache_dir,
+            writes={name: path for name, path in writes.items() if path is not None},
             report=self.report,
-            **how,
         )
+        sources = dict(opened)
+        for note in dict.fromkeys(note for source in sources.values() for note in source.notes):
+            self.report(note)
+        return sources
 
     def _cached(self, source: Source) -> Source:
         options, policies = self.options, self.experiment.view_policies
@@ -341,8 +345,6 @@ class _Run:
         if known:
             fields = {field.name: known[field.name] for field in dataclasses.fields(Evaluation)}
             return Evaluation(**{**fields, "branch_accuracies": tuple(fields["branch_accuracies"])})
-        if split not in self._sources:
-            self._sources[split] = self._open(split)
         evaluation = score(
             self.predict,
             self.experiment,

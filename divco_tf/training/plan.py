@@ -94,7 +94,7 @@ def plan(
     model_dir, options = pathlib.Path(model_dir), options or Options()
     devices = _Devices.of(experiment, options)
     experiment.check_run(replicas=devices.replicas, micro_batches=options.micro_batches)
-    found, data = _data(experiment, data_dir, options)
+    found, data = _data(experiment, data_dir, options, model_dir)
     source = found or _stand_in(experiment)
     pipeline = make_pipeline(experiment, source, on_error=options.on_error, part=(0, devices.workers))
     run = _Run(experiment, options, devices, len(source), pipeline.steps_per_epoch)
@@ -104,7 +104,7 @@ def plan(
             Line("trains", _trained(experiment, source.num_classes)),
             devices.line,
             Line("batch", _batch(run)),
-            data,
+            *data,
             Line("steps", _steps(run)),
             *(Line("rates", text) for text in _rates(run)),
             Line("network", _sizes(network)),
@@ -216,26 +216,29 @@ def _slots(experiment: Experiment, template: keras.Model) -> int:
     return sum(tuple(variable.shape) == (0,) for variable in optimizer.variables) // len(variables)
 
 
-def _data(experiment: Experiment, data_dir: str | None, options: Options) -> tuple[Source | None, Line]:
+def _data(
+    experiment: Experiment, data_dir: str | None, options: Options, model_dir: pathlib.Path
+) -> tuple[Source | None, list[Line]]:
     """The training images, if they can be opened, and what is said of all splits."""
     found: dict[str, Source] = {}
+    writes = {"model_dir": model_dir, "cache_dir": options.cache_dir}
+    writes = {name: path for name, path in writes.items() if path is not None}
     try:
-        for split in ("train", *["held_out"] * bool(experiment.held_out), "test"):
-            # No budget of memory: nothing is decoded ahead.
-            source = experiment.open(split, data_dir=data_dir, on_error=options.on_error, memory_budget=0)
-            experiment.check_classes(source)
+        # No budget of memory: nothing is decoded ahead.
+        for split, source in experiment.open_splits(
+            data_dir=data_dir, on_error=options.on_error, memory_budget=0, writes=writes
+        ):
             found[split] = source
-            if options.on_error == "raise" or split != "train":
-                source.read_stored(0)
-                source.labels_of(np.zeros([1], np.int64))
     except InputError as error:
         text = str(error)
         if "train" not in found:
             text += f" Taken for the plan: {_taken(experiment)}."
-        return found.get("train"), Line("data", text, PROBLEM if isinstance(error, BadImage) else MISSING)
+        return found.get("train"), [Line("data", text, PROBLEM if isinstance(error, BadImage) else MISSING)]
     counts = ", ".join(f"{len(source):,} {split.replace('_', '-')}" for split, source in found.items())
     where = f" in {data_dir}" if data_dir is not None and experiment.facts.reader != "digits" else ""
-    return found["train"], Line("data", f"{counts} images of {found['train'].num_classes} classes{where}")
+    notes = dict.fromkeys(note for source in found.values() for note in source.notes)
+    lines = [f"{counts} images of {found['train'].num_classes} classes{where}", *notes]
+    return found["train"], [Line("data", line) for line in lines]
 
 
 def _stand_in(experiment: Experiment) -> Source:
@@ -366,7 +369,7 @@ def _model_dir(run: _Run, model_dir: pathlib.Path, source: Source | None, *, ext
         return Line("model_dir", f"it cannot be written. Received: {model_dir}; choose another folder.", PROBLEM)
     told: list[str] = []
     try:
-        if not check_model_dir(model_dir, run.experiment.identity(source), extend=extend):
+        if not check_model_dir(model_dir, run.experiment.identity(source), extend=extend, report=told.append):
             return Line("model_dir", f"{model_dir}, a new run")
         last = Checkpoints(model_dir / "checkpoints").last_whole(report=told.append)
     except InputError as error:

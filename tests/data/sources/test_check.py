@@ -47,8 +47,8 @@ def test_each_kind_of_bad_file_has_its_line(folder):
     for name, cause in (("1.jpg", "truncated"), ("empty.jpg", "it is empty"), ("notes.jpg", "it is no JPEG")):
         [line] = [line for line in told[:3] if name in line]
         assert line.startswith("An image cannot be read (") and cause in line and line.endswith("the file.")
-    assert "1 have an EXIF rotation, which is not applied" in told
-    assert "1 are animated; their first frame counts" in told
+    assert f"1 have an EXIF rotation, which is not applied: {train}/class1/turned.jpg" in told
+    assert f"1 are animated; their first frame counts: {train}/class1/moves.gif" in told
     assert any(line.startswith("2 classes, from ") for line in told)
 
 
@@ -65,9 +65,10 @@ def test_rotated_and_animated_images_are_told_of_once_from_a_sample(folder):
     )
     (folder / "train" / "class1" / "0.png").write_bytes(b"")
     tell_unusual(opened(folder), report=told.append)
+    turned, moves = folder / "train" / "class0" / "turned0.jpg", folder / "train" / "class1" / "moves.gif"
     assert told == [
-        "3 of 12 images that were looked at have an EXIF rotation, which is not applied",
-        "1 of 12 images that were looked at are animated; their first frame counts",
+        f"3 of 12 images that were looked at have an EXIF rotation, which is not applied: {turned} and 2 more",
+        f"1 of 12 images that were looked at are animated; their first frame counts: {moves}",
     ]
     tell_unusual(ArraySource(np.zeros((1, 4, 4, 3), np.uint8), np.zeros(1), ("a",)), report=told.append)
     tell_unusual(opened(folder), report=told.append, sample=1)
