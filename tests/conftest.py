@@ -44,8 +44,27 @@ def reference_dir() -> pathlib.Path:
     return folder
 
 
+CPU_SECONDS: list[float] = []  # of every process that ran tests, what it started included
+
+
+def pytest_sessionfinish(session) -> None:
+    """Tells the process that shows the summary how much CPU time the tests took in this one."""
+    seconds = sum(os.times()[:4])
+    if hasattr(session.config, "workeroutput"):
+        session.config.workeroutput["cpu_seconds"] = seconds
+    elif not session.config.getoption("numprocesses", None):
+        CPU_SECONDS.append(seconds)
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_testnodedown(node) -> None:
+    """Takes what one of xdist's workers tells at its end."""
+    CPU_SECONDS.append(getattr(node, "workeroutput", {}).get("cpu_seconds", 0.0))
+
+
 def pytest_terminal_summary(terminalreporter) -> None:
-    """Says how many tests were skipped because shared data is absent."""
+    """Says how many tests were skipped because shared data is absent, and what all of them took."""
     skipped = terminalreporter.stats.get("skipped", [])
     absent = sum(SHARED_ABSENT in str(report.longrepr) for report in skipped)
     terminalreporter.write_line(f"skipped because shared data is absent: {absent}")
+    terminalreporter.write_line(f"CPU time: {sum(CPU_SECONDS) / 60:.1f} minutes")
