@@ -14,6 +14,7 @@ import pathlib
 import re
 import secrets
 import shutil
+import tempfile
 from collections.abc import Iterator
 from typing import Any
 
@@ -21,6 +22,7 @@ from divco_tf.errors import InputError, shown
 
 _UNFINISHED = ".unfinished-"
 _LOCK = ".lock"
+_PATTERN = re.compile(r"[*?\[\\]")
 _REMOTE = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*:/")  # pathlib makes one slash of gs://'s two
 
 _NO_FSYNC = {errno.EINVAL, errno.ENOTSUP, errno.ENOSYS, errno.EBADF, errno.EACCES, errno.EPERM}
@@ -167,6 +169,26 @@ def unused_name(path: pathlib.Path) -> pathlib.Path:
     """`path`, or with a number behind its name where something lies there already."""
     numbered = (path.with_name(f"{path.name}-{number}") for number in itertools.count(2))
     return next(name for name in itertools.chain([path], numbered) if not name.exists())
+
+
+@contextlib.contextmanager
+def without_patterns(folder: pathlib.Path) -> Iterator[pathlib.Path]:
+    """Yields a folder under a name that TensorFlow does not take for a pattern, as its readers do with "lr=[0.1]"."""
+    if not _PATTERN.search(str(folder)):
+        yield folder
+        return
+    descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        alias = pathlib.Path(f"/proc/self/fd/{descriptor}")
+        if alias.is_dir():
+            yield alias
+            return
+        with tempfile.TemporaryDirectory() as temporary:  # no Linux
+            link = pathlib.Path(temporary) / "folder"
+            link.symlink_to(folder.absolute())
+            yield link
+    finally:
+        os.close(descriptor)
 
 
 def make_writable(directory: pathlib.Path, purpose: str) -> pathlib.Path:

@@ -1,12 +1,16 @@
 """Checkpoints of a run: which there are, how one is written and read.
 
 A checkpoint is a folder `<step>`, complete or absent: TensorFlow's checkpoint files, `info.json`, and `SHA256SUMS` of
-both, by which damage is noticed before a wrong weight is read.
+both, by which damage is noticed before a wrong weight is read. In the files a variable has its canonical name, so that
+they mean the same when layers are made in another order: "stack/stem.kernel", "optimizer/stem.kernel/momentum",
+"run/step". 0.1.0 named variables by their positions ("stack/17"), which is read too.
 """
 
 import dataclasses
 import hashlib
+import itertools
 import pathlib
+import re
 import threading
 from collections.abc import Callable, Collection, Mapping, Sequence
 from typing import Any
@@ -19,7 +23,10 @@ from divco_tf.errors import InputError
 from divco_tf.models import placement
 
 State = Mapping[str, Sequence[keras.Variable]]
-"""Variables by group ("stack", "optimizer", "run", "ema"), each in a fixed order."""
+"""Variables by group ("stack", "optimizer", "run", "ema")."""
+
+_POSITION = re.compile(r"\w+/\d+")
+_NAMELESS = re.compile(r"variable(_\d+)?")  # Keras numbers them over the whole process
 
 _SUMS = "SHA256SUMS"
 
@@ -48,6 +55,13 @@ class Checkpoint:
         if damaged:
             raise self._unreadable(f"{damaged[0]} is damaged or missing")
 
+    def set_aside_if_damaged(self) -> None:
+        """Renames a folder whose files are not whole."""
+        try:
+            self.check()
+        except InputError:
+            self.path.rename(files.unused_name(self.path.with_name(f"damaged-{self.path.name}")))
+
     def restore(self, state: State, *, partial: bool = False) -> None:
         """Reads the groups of `state`; `partial` allows the checkpoint to hold further groups.
 
@@ -58,9 +72,16 @@ class Checkpoint:
         self._assign(state, partial)
 
     def _assign(self, state: State, partial: bool) -> None:
-        wanted = _by_name(state)
-        stored = tf.train.load_checkpoint(str(self.path / "state"))
-        shapes = stored.get_variable_to_shape_map()
+        with files.without_patterns(self.path) as folder:
+            stored = tf.train.load_checkpoint(str(folder / "state"))
+            shapes = stored.get_variable_to_shape_map()
+            wanted = _by_position(state) if all(map(_POSITION.fullmatch, shapes)) else _by_name(state)
+            values = self._values(stored, shapes, wanted, state, partial)
+        for name, blocks in wanted.items():
+            placement.assign_merged(blocks, values[name])
+
+    def _values(self, stored: Any, shapes: Mapping, wanted: Mapping, state: State, partial: bool) -> dict[str, Any]:
+        """What is stored of the variables that are wanted, if it is all that is stored and of their shapes."""
         expected = {name: _whole_shape(blocks) for name, blocks in wanted.items()}
         found = {name: shape for name, shape in shapes.items() if not partial or name.split("/")[0] in state}
         if found != expected:
@@ -69,9 +90,7 @@ class Checkpoint:
                 f"it holds other variables: {different[0]} is {found.get(different[0])}, "
                 f"{expected.get(different[0])} was expected"
             )
-        values = {name: stored.get_tensor(name) for name in wanted}
-        for name, blocks in wanted.items():
-            placement.assign_merged(blocks, values[name])
+        return {name: stored.get_tensor(name) for name in wanted}
 
     def _unreadable(self, why: str) -> InputError:
         return InputError(
@@ -127,7 +146,7 @@ class Checkpoints:
         return None
 
     def restore_last(self, state: State, *, report: Callable[[str], None], set_aside: bool = True) -> Checkpoint | None:
-        """Reads the newest whole checkpoint and returns it; damaged ones are reported and set aside.
+        """Reads the newest whole checkpoint and returns it; newer ones, if damaged, are reported and set aside.
 
         Args:
           state: what is read into.
@@ -140,8 +159,8 @@ class Checkpoints:
         found = self.last_whole(report=report)
         if found is not None:
             found._assign(state, partial=False)
-            for damaged in (other for other in self.all() if set_aside and other.step > found.step):
-                damaged.path.rename(files.unused_name(damaged.path.with_name(f"damaged-{damaged.path.name}")))
+            for newer in (other for other in self.all() if set_aside and other.step > found.step):
+                newer.set_aside_if_damaged()
         return found
 
     def save(
@@ -242,7 +261,7 @@ class CheckpointWriter:
 
 
 def snapshot(state: State) -> dict[str, tf.Tensor]:
-    """The present values in the computer's memory, by "group/index": what is assigned later does not change them.
+    """The present values in the computer's memory, by name: what is assigned later does not change them.
 
     Blocks of one variable on several devices are put together, so a checkpoint does not tell how they were placed.
     """
@@ -251,7 +270,34 @@ def snapshot(state: State) -> dict[str, tf.Tensor]:
 
 
 def _by_name(state: State) -> dict[str, list[keras.Variable]]:
-    """The blocks of each variable by "group/index"."""
+    """The blocks of each variable by its group and canonical name; an optimizer's by what they belong to.
+
+    Of several with one name, the second is called `name.2`: where a loss is scaled, one optimizer wraps another.
+    """
+    owners = {f"{variable.path}_".replace("/", "_"): variable.name for variable in state.get("stack", ())}
+    owners = {placement.canonical_name(path): placement.canonical_name(name) for path, name in owners.items()}
+    named: dict[str, list[keras.Variable]] = {}
+    for group, variables in state.items():
+        for index, blocks in enumerate(placement.grouped_blocks(variables)):
+            own = _own_name(placement.canonical_name(blocks[0].name), group, owners)
+            name = f"{group}/{index if _NAMELESS.fullmatch(own) else own}"
+            numbered = (f"{name}.{number}" for number in itertools.count(2))
+            named[next(free for free in itertools.chain([name], numbered) if free not in named)] = blocks
+    return named
+
+
+def _own_name(name: str, group: str, owners: Mapping[str, str]) -> str:
+    """A variable's name without those of the objects that hold it: `tiny_x2_conv.kernel_momentum` is
+    `conv.kernel/momentum`, and `ema.conv.kernel` of the group "ema" `conv.kernel`."""
+    if group != "optimizer":
+        return name.removeprefix(f"{group}.")
+    cuts = (place + 1 for place, letter in enumerate(name) if letter == "_")
+    cut = max((cut for cut in cuts if name[:cut] in owners), default=0)
+    return f"{owners[name[:cut]]}/{name[cut:]}" if cut else name
+
+
+def _by_position(state: State) -> dict[str, list[keras.Variable]]:
+    """The blocks of each variable as 0.1.0 named it: "group/index"."""
     return {
         f"{group}/{index}": blocks
         for group, variables in state.items()

@@ -1,3 +1,4 @@
+import dataclasses
 import errno
 import json
 import os
@@ -12,11 +13,16 @@ import tensorflow as tf
 from hypothesis import given, settings
 
 from divco_tf.errors import InputError
+from divco_tf.models import layers
+from divco_tf.models.backbones import register_backbone
+from divco_tf.models.divide import by_split, divided
 from divco_tf.training.checkpoint import Checkpoint, Checkpoints, CheckpointWriter
 from divco_tf.training.cotraining import CoTrainingModel
+from divco_tf.training.loop import make_model
 from divco_tf.training.optimizers import SGD
 from divco_tf.training.runtime import make_strategy
 from tests import tiny
+from tests.training import runs
 
 
 def state(value: float = 0.0, size: int = 3) -> dict[str, list[keras.Variable]]:
@@ -51,6 +57,71 @@ def test_a_checkpoint_gives_the_values_back(checkpoints):
     other = state(0)
     saved.restore(other)
     assert numbers(other) == [7, -7, 7]
+
+
+def test_variables_have_their_canonical_names_in_the_files(tmp_path):
+    described = runs.experiment(precision="mixed_float16", ema_decay=0.9)
+    model = make_model(described, num_classes=10, steps_per_epoch=5)
+    run = {"stack": model.stack.variables, "optimizer": model.optimizer.variables, "ema": model.ema}
+    saved = Checkpoints(tmp_path).save(1, {**run, "run": [model.step, *model.means.variables]})
+    weights = ("conv.kernel", "norm.gamma", "norm.beta", "fc.kernel", "fc.bias")
+    values = (*weights, "norm.moving_mean", "norm.moving_variance")
+    counters = ("iteration", "learning_rate", "step_counter", "dynamic_scale", "iteration.2")
+    assert set(tf.train.load_checkpoint(str(saved.path / "state")).get_variable_to_shape_map()) == {
+        *(f"{group}/{name}" for group in ("stack", "ema") for name in values),
+        *(f"optimizer/{name}/momentum" for name in weights),
+        *(f"optimizer/{name}" for name in counters),
+        *("run/step", "run/total", "run/count"),
+    }
+
+
+@dataclasses.dataclass(frozen=True)
+class TwoSpec:
+    order: str = "ab"
+    width: int = divided(by_split, width=1, default=4)
+
+
+@register_backbone("two_alike", TwoSpec())
+def two_alike(spec, image, *, draw, num_classes):
+    made = [layers.conv(image, spec.width, 3, name=name) for name in spec.order]
+    return layers.classifier(keras.layers.Add()(made), num_classes, dropout=0.0, draw=draw)
+
+
+def test_layers_that_are_made_in_another_order_get_their_own_weights_and_momentum(tmp_path):
+    models = [
+        make_model(runs.experiment(backbone="two_alike", overrides={"order": order}), num_classes=10, steps_per_epoch=5)
+        for order in ("ab", "ba")
+    ]
+    rng = np.random.default_rng(0)
+    for variable in (*models[0].optimizer.variables, *models[0].stack.variables):
+        variable.assign(rng.integers(1, 99, variable.shape).astype(variable.dtype))
+    one, other = ({"stack": model.stack.variables, "optimizer": model.optimizer.variables} for model in models)
+    Checkpoints(tmp_path).save(1, one).restore(other)
+    assert [variable.name for variable in one["stack"]] != [variable.name for variable in other["stack"]]
+    for group in one:
+        before, after = ({variable.name: variable.numpy() for variable in each[group]} for each in (one, other))
+        assert all(np.array_equal(before[name], after[name]) for name in before) and set(before) == set(after)
+
+
+@pytest.mark.parametrize("name", ["lr=[0.1]", "[a]/x", "a*", "a?", "a\\b", "a{b,c}", "[", "]"])
+def test_no_name_of_a_folder_is_a_pattern(tmp_path, name):
+    there = Checkpoints(tmp_path / name)
+    there.save(1, state(1))
+    assert there.restore_last(found := state(), report=pytest.fail).step == 1
+    assert numbers(found) == [1, -1, 1]
+
+
+def test_a_checkpoint_that_comes_while_another_is_read_is_not_taken_for_damaged(checkpoints, monkeypatch):
+    checkpoints.save(1, state(1))
+    check = Checkpoint.check
+
+    def slow(self) -> None:
+        check(self)
+        Checkpoints(checkpoints.directory).save(2, state(2))  # another process
+
+    monkeypatch.setattr(Checkpoint, "check", slow)
+    assert checkpoints.restore_last(state(), report=pytest.fail).step == 1
+    assert sorted(path.name for path in checkpoints.directory.iterdir()) == ["000000001", "000000002"]
 
 
 def test_an_empty_folder_has_none(checkpoints):

@@ -11,7 +11,7 @@ import tensorflow as tf
 from divco_tf.data.sources import open_source
 from divco_tf.training.evaluation import evaluate
 from divco_tf.training.experiment import load, open_run
-from divco_tf.training.loop import train
+from divco_tf.training.loop import make_model, train
 from divco_tf.training.options import Options
 from tests.reference import DATA
 
@@ -33,6 +33,20 @@ def test_its_weights_answer_as_they_did(name, weights):
     images = open_source("digits", "test").read_batch(np.arange(4))
     logits = load(OLD / name, weights=weights)(run.experiment.preprocessing(tf.constant(images)))
     np.testing.assert_allclose(logits, expected(name)["logits"][weights], atol=1e-3)
+
+
+@pytest.mark.parametrize("name", ["finished", "stopped"])
+def test_positions_in_its_checkpoints_stand_for_the_variables_that_they_stood_for(name):
+    run = open_run(OLD / name)
+    model = make_model(run.experiment, num_classes=10, steps_per_epoch=10)
+    state = {"stack": model.stack.variables, "optimizer": model.optimizer.variables}
+    last = run.checkpoints.last()
+    last.restore(state, partial=True)
+    stored = tf.train.load_checkpoint(str(last.path / "state"))
+    for group, variables in state.items():
+        found = {variable.path.split("/")[-1]: variable.numpy() for variable in variables}
+        for place, known in enumerate(expected(name)["variables"][group]):
+            np.testing.assert_array_equal(found[known.split("/")[-1]], stored.get_tensor(f"{group}/{place}"))
 
 
 def test_it_is_evaluated_as_it_was():
