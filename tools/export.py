@@ -38,13 +38,18 @@ def main() -> None:
 
 
 def docker_line(base_path: pathlib.Path) -> str:
-    """The command that serves `base_path` by TF Serving's container."""
-    mount = shlex.quote(f"{base_path}:/models/divco:ro")
-    return f"docker run --rm -p 8501:8501 -v {mount} -e MODEL_NAME=divco tensorflow/serving"
+    """The command that serves `base_path` by TF Serving's container. --mount takes any path, -v none with a colon."""
+    source = f"source={base_path}"
+    if set(',"') & set(source):  # the fields of --mount are CSV
+        source = '"' + source.replace('"', '""') + '"'
+    mount = shlex.quote(f"type=bind,{source},target=/models/divco,readonly")
+    return f"docker run --rm -p 8501:8501 --mount {mount} -e MODEL_NAME=divco tensorflow/serving"
 
 
 def server_line(base_path: pathlib.Path) -> str:
-    """The command that serves `base_path` by TF Serving's program."""
+    """The command that serves `base_path` by TF Serving's program, or why it cannot."""
+    if set("[\\") & set(str(base_path)):
+        return "TensorFlow takes [ and \\ in a path for a pattern: its own programs read the export under another path"
     path = shlex.quote(str(base_path))
     return f"tensorflow_model_server --rest_api_port=8501 --model_name=divco --model_base_path={path}"
 

@@ -7,15 +7,16 @@ import contextlib
 import dataclasses
 import json
 import pathlib
-import tempfile
+import re
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+import numpy as np
 import tensorflow as tf
 
 from divco_tf import compat, files
 from divco_tf.data.preprocessing import Preprocessing
-from divco_tf.errors import InputError
+from divco_tf.errors import InputError, RunError, shown
 from divco_tf.models.branch_stack import BranchStack
 from divco_tf.training import losses
 from divco_tf.training.experiment import load, open_run, versions
@@ -24,6 +25,7 @@ SAVED_MODEL = "saved_model.pb"
 CLASS_NAMES = "class_names.txt"
 EXTRA = "assets.extra"  # which neither TensorFlow nor TF Serving reads
 RECORD = "divco.json"
+_MAX_VERSION = 2**63 - 1  # TF Serving keeps versions in 64 bits, and passes over what does not fit
 SIGNATURES = ("serving_default", "images")
 
 
@@ -47,6 +49,7 @@ def export(
 
     Raises:
       InputError: no run, no such weights, or an argument that `export_stack` refuses.
+      RunError: as of `export_stack`.
     """
     run = open_run(model_dir)
     run.checkpoint(weights)
@@ -59,7 +62,7 @@ def export(
         export_dir=export_dir,
         version=version,
         branch_probabilities=branch_probabilities,
-        record={"experiment": dataclasses.asdict(run.experiment)},
+        record={"experiment": dataclasses.asdict(run.experiment), "imported": run.imported},
     )
 
 
@@ -84,7 +87,7 @@ def export_stack(
     Args:
       stack: with the weights to export.
       preprocessing: brings images to what the stack sees.
-      class_names: K of them, stored one a line in assets/class_names.txt.
+      class_names: K of them, stored one a line in assets/class_names.txt, where what is no line of UTF-8 is escaped.
       export_dir: TF Serving's base path.
       ensembling: how the branches are combined, one of `losses.ENSEMBLING`.
       version: 1 or more; None: one more than the highest in `export_dir`.
@@ -95,8 +98,9 @@ def export_stack(
       The version's folder. Its assets.extra/divco.json records what the export was made of.
 
     Raises:
-      InputError: arguments that do not fit each other, a version that is there already, or a folder that cannot be
-        written.
+      InputError: arguments that do not fit each other, weights that are not finite, a version that is there already,
+        or a folder that cannot be written.
+      RunError: writing it failed, for want of space, say; nothing is left.
     """
     _check(stack, preprocessing, class_names, ensembling)
     base = _next_version(export_dir, version).parent
@@ -104,35 +108,78 @@ def export_stack(
     content = {
         "weights_from": getattr(stack, "weights_from", None),
         **(record or {}),
+        "class_names": list(class_names),
         "stack": stack.get_config(),
         "preprocessing": dataclasses.asdict(preprocessing),
         "ensembling": ensembling,
         "versions": versions(),
     }
-    with files.unfinished_directory(base, "export") as folder, tempfile.TemporaryDirectory() as temporary:
-        names = pathlib.Path(temporary) / CLASS_NAMES
-        names.write_text("".join(f"{name}\n" for name in class_names), encoding="utf-8")
-        unplaced = stack.on(None) if stack.devices else stack
-        servable = _Servable(unplaced, preprocessing, ensembling, str(names), branch_probabilities)
-        tf.saved_model.save(servable, str(folder), signatures=servable.signatures())
-        (folder / EXTRA).mkdir()
-        files.write_json(folder / EXTRA / RECORD, content)
-        while True:
-            with contextlib.suppress(FileExistsError):  # another export was faster: the next number, or a refusal
-                return files.take_name(folder, _next_version(base, version))
+    try:
+        with files.unfinished_directory(base, "export") as folder:
+            names = folder.with_name(CLASS_NAMES)  # outside of the export, which takes a copy
+            files.write_text(names, "".join(f"{shown(name)}\n" for name in class_names))
+            unplaced = stack.on(None) if stack.devices else stack
+            servable = _Servable(unplaced, preprocessing, ensembling, str(names), branch_probabilities)
+            tf.saved_model.save(servable, str(folder), signatures=servable.signatures())
+            (folder / EXTRA).mkdir()
+            files.write_json(folder / EXTRA / RECORD, content)
+            while True:
+                with contextlib.suppress(FileExistsError):  # another export was faster: the next number, or a refusal
+                    return files.take_name(folder, _next_version(base, version))
+    except (OSError, tf.errors.OpError) as error:
+        why = files.why_unwritten(error)
+        raise RunError(f"The export could not be written ({why}). Nothing of it is left in {base}.") from error
+
+
+def version_folders(export_dir: str | pathlib.Path) -> dict[int, pathlib.Path]:
+    """What lies in `export_dir` under a number that TF Serving takes for a version, ascending: 7 as "7" or "0007"."""
+    folder = pathlib.Path(export_dir)
+    names = [entry.name for entry in folder.iterdir()] if folder.is_dir() else []
+    found = {int(name): folder / name for name in names if re.fullmatch("0*[0-9]{1,19}", name)}
+    return {number: found[number] for number in sorted(found) if number <= _MAX_VERSION}
 
 
 def versions_in(export_dir: str | pathlib.Path) -> list[int]:
     """The versions that lie in `export_dir`, ascending."""
-    folder = pathlib.Path(export_dir)
-    names = [entry.name for entry in folder.iterdir()] if folder.is_dir() else []
-    return sorted(int(name) for name in names if name.isascii() and name.isdecimal() and name[0] != "0")
+    return list(version_folders(export_dir))
+
+
+def read_class_names(version_dir: str | pathlib.Path) -> tuple[str, ...] | None:
+    """The names of an export's classes; None where it has none.
+
+    Raises:
+      InputError: they cannot be read.
+    """
+    names = read_record(version_dir).get("class_names")
+    path = pathlib.Path(version_dir) / "assets" / CLASS_NAMES
+    if names is None and path.is_file():  # an export of 0.1.0
+        names = _read(path).splitlines()
+    if names is not None and not isinstance(names, list):
+        raise InputError(f"The export's record is damaged. Received: {path}; export anew, or remove it.")
+    return None if names is None else tuple(map(str, names))
 
 
 def read_record(version_dir: str | pathlib.Path) -> dict[str, Any]:
-    """What the export in `version_dir` was made of; {} where nothing is recorded."""
+    """What the export in `version_dir` was made of; {} where nothing is recorded.
+
+    Raises:
+      InputError: the record cannot be read.
+    """
     path = pathlib.Path(version_dir) / EXTRA / RECORD
-    return json.loads(path.read_text()) if path.is_file() else {}
+    if not path.is_file():
+        return {}
+    try:
+        return dict(json.loads(_read(path)))
+    except (ValueError, TypeError):
+        raise InputError(f"The export's record is damaged. Received: {path}; export anew, or remove it.") from None
+
+
+def _read(path: pathlib.Path) -> str:
+    try:
+        return path.read_text("utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        why = getattr(error, "strerror", None) or "no UTF-8"
+        raise InputError(f"A file of the export cannot be read ({why}). Received: {path}; export anew.") from error
 
 
 def signature_lines(version_dir: str | pathlib.Path) -> list[str]:
@@ -206,27 +253,38 @@ def _check(stack: Any, preprocessing: Preprocessing, class_names: Sequence[str],
             f"The preprocessing does not fit the stack. Received: image_size={size} for views of "
             f"{list(stack.view_shape)}; image_size={stack.view_shape[0]} would work."
         )
-    if len(class_names) != stack.num_classes or any(len(name.splitlines()) != 1 for name in class_names):
+    if len(class_names) != stack.num_classes or not all(isinstance(name, str) for name in class_names):
         raise InputError(
             f"Class names do not fit the stack. Received: {len(class_names)} for {stack.num_classes} classes; "
-            "pass one a class, each of one line."
+            "pass a text a class."
         )
     if ensembling not in losses.ENSEMBLING:
         raise InputError(f"Unknown ensembling. Received: {ensembling!r}; pass one of {', '.join(losses.ENSEMBLING)}.")
+    for variable in stack.variables:
+        if not np.isfinite(variable.numpy().astype(np.float32)).all():
+            origin = getattr(stack, "weights_from", None) or "the stack"
+            raise InputError(
+                f"Weights are not finite. Received: NaN or infinity in {variable.path} of {origin}; weights of an "
+                "earlier step would work."
+            )
 
 
 def _next_version(export_dir: str | pathlib.Path, version: int | None) -> pathlib.Path:
     """Where the version goes; refuses one that is there, and a folder that cannot be written."""
     if version is not None and (isinstance(version, bool) or not isinstance(version, int) or version < 1):
         raise InputError(f"A version is a positive whole number. Received: {version!r}; 1 would work, or none.")
-    folder = files.make_writable(pathlib.Path(export_dir), "export directory")
-    following = max(versions_in(folder), default=0) + 1
-    path = folder / str(following if version is None else version)
-    if path.exists():
+    folder = files.make_writable(files.local_path(export_dir, "export_dir"), "export directory")
+    there = version_folders(folder)
+    following = max(there, default=0) + 1
+    would_work = f"{following} would work" if following <= _MAX_VERSION else "another export_dir would work"
+    if version in there:
         raise InputError(
-            f"The version is there already, and is not overwritten. Received: {path}; {following} would work."
+            f"The version is there already, and is not overwritten. Received: {there[version]}; {would_work}."
         )
-    return path
+    number = following if version is None else version
+    if number > _MAX_VERSION:
+        raise InputError(f"TF Serving ignores versions above {_MAX_VERSION}. Received: {number}; {would_work}.")
+    return folder / str(number)
 
 
 def _tensors(infos: Any) -> str:

@@ -81,7 +81,7 @@ def evaluate(
     )
     run.check_classes(source)
     predict = Predictor(stack, experiment.ensembling, strategy=placement, jit=jit)
-    used = run.described(weights)
+    used = stack.weights_from.removeprefix(f"{model_dir} ")
     evaluation = score(predict, experiment, source, split=split, batch_size=batch_size, weights=used)
     return dataclasses.replace(evaluation, seconds_per_step=run.seconds_per_step)
 

@@ -277,13 +277,13 @@ class Run:
             raise InputError(f"The run has no {weights} weights: {why}. Received: {self.model_dir}.")
         return found
 
-    def described(self, weights: str = "last") -> str:
-        """Whose weights these are, for reports: "last step 300".
+    def described(self, weights: str = "last", *, checkpoint: Checkpoint | None = None) -> str:
+        """Whose weights these are, for reports: "last step 300"; of `checkpoint`, if a run that goes on has others now.
 
         Raises:
           InputError: as `checkpoint` does.
         """
-        step = self.checkpoint(weights).step
+        step = (checkpoint or self.checkpoint(weights)).step
         if self.imported is not None:
             return f"imported from {self.imported['file']}, {self.imported['licence']}"
         return f"{weights} step {step}"
@@ -386,9 +386,16 @@ def load(model_dir: str | pathlib.Path, *, weights: str = "last") -> BranchStack
     run = open_run(model_dir)
     checkpoint = run.checkpoint(weights)
     stack = run.experiment.build(len(run.class_names))
-    checkpoint.restore({"ema" if weights == "ema" else "stack": stack.variables}, partial=True)
-    stack.weights_from = f"{model_dir} {run.described(weights)}"
-    return stack
+    while True:
+        try:
+            checkpoint.restore({"ema" if weights == "ema" else "stack": stack.variables}, partial=True)
+        except Exception:
+            if checkpoint.path.exists():
+                raise
+            checkpoint = run.checkpoint(weights)  # the run goes on, and has removed that one for a later one
+        else:
+            stack.weights_from = f"{model_dir} {run.described(weights, checkpoint=checkpoint)}"
+            return stack
 
 
 def versions() -> dict[str, str]:

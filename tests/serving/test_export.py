@@ -8,8 +8,10 @@ import os
 import pathlib
 import pickle
 import random
+import shutil
 import subprocess
 import sys
+import tempfile
 import time
 from typing import Any
 
@@ -20,12 +22,13 @@ from PIL import Image
 from tensorflow.core.protobuf import saved_model_pb2
 
 from divco_tf.data.preprocessing import Preprocessing
-from divco_tf.errors import InputError
+from divco_tf.errors import InputError, RunError
 from divco_tf.models.backbones.resnest import ResNeXStSpec
 from divco_tf.models.branch_stack import BranchStack, build
 from divco_tf.models.layers import grouped
-from divco_tf.serving.export import export, export_stack, read_record, signature_lines, versions_in
+from divco_tf.serving.export import export, export_stack, read_class_names, read_record, signature_lines, versions_in
 from divco_tf.training import losses
+from divco_tf.training.checkpoint import Checkpoint
 from divco_tf.training.experiment import load, open_run
 from tests.data.images import photograph
 from tests.test_files import at_once
@@ -193,7 +196,7 @@ def test_half_precision_networks_give_float32(tmp_path):
 
 
 def test_versions_count_up_and_none_is_overwritten(tmp_path):
-    for name in ("notes", ".unfinished-9", "007"):
+    for name in ("notes", "8x", "-9", str(2**63), "٣"):  # nothing that TF Serving takes for a version
         (tmp_path / name).mkdir()
     assert small_export(tmp_path) == tmp_path / "1"
     assert small_export(tmp_path, version=10) == tmp_path / "10"
@@ -224,11 +227,97 @@ def test_exports_at_once_take_a_number_each_and_one_given_number_goes_to_one(tmp
         assert weights.get_tensor(last).tolist() == read_record(path)["bias"]
 
 
+def test_a_version_is_what_tf_serving_takes_for_one(tmp_path):
+    for name in ("7", "0000008", "0"):
+        (tmp_path / name).mkdir()
+    assert versions_in(tmp_path) == [0, 7, 8]
+    for number, there in ((7, "7"), (8, "0000008")):
+        with pytest.raises(InputError) as caught:
+            small_export(tmp_path, version=number)
+        assert one_line(caught.value, says=f"{tmp_path / there}; 9 would work")
+    assert small_export(tmp_path) == tmp_path / "9"
+    assert small_export(tmp_path, version=2**63 - 1) == tmp_path / "9223372036854775807"
+    for number in (None, 2**63, 20260101123045123456):
+        with pytest.raises(InputError) as caught:
+            small_export(tmp_path, version=number)
+        assert one_line(caught.value, says="TF Serving ignores versions above 9223372036854775807")
+    assert sorted(os.listdir(tmp_path)) == ["0", "0000008", "7", "9", "9223372036854775807"]
+
+
+def test_every_name_that_a_class_can_have_is_exported(tmp_path):
+    names = ("do\u2028g", "o\nw\\l", os.fsdecode(b"ca\xe9"))
+    folder = small_export(tmp_path, class_names=names)
+    assert read_class_names(folder) == names
+    lines = (folder / "assets" / "class_names.txt").read_text("utf-8").splitlines()
+    assert lines == [r"do\u2028g", r"o\nw\l", r"ca\xe9"]
+    assert os.listdir(folder.parent) == ["1"]
+
+
+def test_an_export_of_0_1_0_has_its_class_names_in_a_file_alone(tmp_path):
+    folder = small_export(tmp_path, class_names=("cat", "dög", " owl "))
+    record = read_record(folder)
+    del record["class_names"]
+    (folder / "assets.extra" / "divco.json").write_text(json.dumps(record))
+    assert read_class_names(folder) == ("cat", "dög", " owl ")
+
+
+@pytest.mark.parametrize("name", ["conv/kernel", "norm/moving_mean"])
+@pytest.mark.parametrize("value", [np.nan, np.inf])
+def test_weights_that_are_not_finite_are_refused_by_name(tmp_path, name, value):
+    stack = tiny_stack()
+    variable = next(variable for variable in stack.variables if name.replace("/", ".") in variable.path)
+    variable.assign(np.where(np.arange(variable.numpy().size).reshape(variable.shape) == 3, value, variable.numpy()))
+    with pytest.raises(InputError) as caught:
+        small_export(tmp_path / "exports", stack=stack)
+    assert one_line(caught.value, says=f"NaN or infinity in {variable.path} of the stack")
+    assert not (tmp_path / "exports").exists()
+
+
+def test_no_temporary_folder_is_asked_for(tmp_path, monkeypatch):
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path / "absent"))
+    assert small_export(tmp_path) == tmp_path / "1"
+
+
+@pytest.mark.parametrize("purpose", ["gs://bucket/models", "s3://bucket/models", "", "file:///models"])
+def test_a_path_that_is_no_local_one_is_refused(tmp_path, monkeypatch, purpose):
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(InputError) as caught:
+        small_export(purpose)
+    assert one_line(caught.value, says="export_dir")
+    assert os.listdir(tmp_path) == []
+
+
+def test_home_is_expanded(tmp_path, monkeypatch):
+    monkeypatch.setenv("HOME", str(tmp_path))
+    assert small_export("~/exports") == tmp_path / "exports" / "1"
+
+
+@pytest.mark.parametrize("weights", ["last", "best"])
+def test_a_run_that_goes_on_meanwhile_is_exported_as_the_record_says(digits_run, tmp_path, monkeypatch, weights):
+    run = tmp_path / "run"
+    shutil.copytree(digits_run, run)
+    first, later = open_run(run).checkpoint(weights), open_run(run).checkpoint(weights).step + 1
+    check = Checkpoint.check
+
+    def removed(self: Checkpoint) -> None:
+        if self.step == first.step:  # is just going, for a later one
+            first.path.rename(first.path.with_name(f"{later:09d}"))
+            records = json.loads((run / "metrics.json").read_text())
+            for record in records:
+                record["step"] += record["step"] == first.step
+            (run / "metrics.json").write_text(json.dumps(records))
+        check(self)
+
+    monkeypatch.setattr(Checkpoint, "check", removed)
+    record = read_record(export(run, export_dir=tmp_path / "exports", weights=weights))
+    assert record["weights_from"] == f"{run} {weights} step {later}"
+
+
 @pytest.mark.parametrize(
     ("options", "says"),
     [
         ({"class_names": ("cat", "dog")}, "2 for 3 classes"),
-        ({"class_names": ("cat", "dog", "o\nwl")}, "one line"),
+        ({"class_names": ("cat", "dog", 3)}, "a text a class"),
         ({"preprocessing": Preprocessing(image_size=16, mean=(0,) * 3, std=(1,) * 3)}, "image_size=8"),
         ({"ensembling": "vote"}, "vote"),
         ({"version": 0}, "positive"),
@@ -263,10 +352,10 @@ def test_a_run_without_such_weights_is_refused_before_anything_is_made(digits_ru
 def test_an_export_that_fails_leaves_nothing(tmp_path, monkeypatch):
     def fail(module: tf.Module, folder: str, **_: Any) -> None:
         (pathlib.Path(folder) / "saved_model.pb").write_bytes(b"half")
-        raise OSError("no space left")
+        raise tf.errors.ResourceExhaustedError(None, None, "{{function_node f}} a/b; no space left [Op:SaveV2]")
 
     monkeypatch.setattr(tf.saved_model, "save", fail)
-    with pytest.raises(OSError, match="no space"):
+    with pytest.raises(RunError, match=r"could not be written \(no space left\)"):
         small_export(tmp_path)
     assert list(tmp_path.iterdir()) == []
 

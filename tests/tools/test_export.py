@@ -32,7 +32,7 @@ def test_it_says_where_the_export_lies_what_it_takes_and_how_it_is_served(model_
     assert (base / "7" / "saved_model.pb").is_file()
     assert f"exported {model_dir} last step 0" in process.stdout and f"to {base / '7'}" in process.stdout
     assert "serving_default(image_bytes: string [?]) -> branch_probabilities: float32 [?, 2, 10]" in process.stdout
-    assert f"-v '{base}:/models/divco:ro'" in process.stdout
+    assert f"--mount 'type=bind,source={base},target=/models/divco,readonly'" in process.stdout
     assert f"--model_base_path='{base}'" in process.stdout
 
 

@@ -140,7 +140,7 @@ BAD_FLAGS = [
     ({"num_classes": 3}, "digits has 10 classes"),
     ({"num_classes": None}, "num_classes"),
     ({"dataset": "digts"}, "Did you mean digits"),
-    ({"image_size": 0}, "image_size=0"),
+    ({"image_size": 0}, "image_size is out of range. Received: 0"),
     ({"checkpoint": "/nowhere/at/all"}, "/nowhere/at/all"),
 ]
 
