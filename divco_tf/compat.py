@@ -101,6 +101,14 @@ def initializer_of(variable: Any) -> Any:
     return variable._initializer
 
 
+def made_trainable(layer: Any) -> list[Any]:
+    """A layer's own variables that were made to be trained, in the order of making, whether or not they are frozen now.
+
+    Keras's public lists follow what is frozen; values of a stack that are handed over by position would be mixed up.
+    """
+    return list(layer._trainable_variables)
+
+
 def flat_layers(layer: Any, *, include_self: bool = True) -> list[Any]:
     """A layer with all layers in it, however deep; sizes, batch norms and random layers are found so."""
     return list(layer._flatten_layers(include_self=include_self))

@@ -109,6 +109,16 @@ def test_all_layers_are_found_however_deep():
     assert compat.flat_layers(outer)[0] is outer and outer not in compat.flat_layers(outer, include_self=False)
 
 
+def test_what_was_made_to_be_trained_is_known_when_it_is_frozen():
+    frozen, thawed = keras.layers.BatchNormalization(trainable=False), keras.layers.BatchNormalization()
+    for layer in (frozen, thawed):
+        layer.build((None, 4))
+    thawed.trainable = False
+    for layer in (frozen, thawed):
+        assert layer.trainable_variables == []
+        assert [variable.name for variable in compat.made_trainable(layer)] == ["gamma", "beta"]
+
+
 def test_keras_tracks_the_loss_by_a_metric_that_is_left_out():
     model = keras.Sequential([keras.Input((4,)), keras.layers.Dense(3)])
     model.compile(loss="mse")

@@ -4,6 +4,7 @@ S separate Keras models cost S traces and S times the optimizer's ops. The branc
 template is traced once and called S times, and the optimizer updates tensors of shape [S, *shape].
 """
 
+import os
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
@@ -11,11 +12,12 @@ import keras
 import numpy as np
 import tensorflow as tf
 
+from divco_tf import compat
 from divco_tf.errors import InputError
 from divco_tf.models import draws, placement
-from divco_tf.models import remat as recomputation
 from divco_tf.models.backbones import backbone_of
 from divco_tf.models.divide import check_split_factor
+from divco_tf.models.network import Network
 from divco_tf.models.spec import branch_spec
 from divco_tf.models.spec_json import spec_from_json, spec_to_json
 from divco_tf.models.summary import Sizes, layer_table
@@ -137,10 +139,25 @@ class BranchStack(keras.Model):
         if synchronised_norm:
             synchronise_norms(template)
         self.network = Network(template, inline=synchronised_norm)
-        for variable in self.network.template.variables:
-            for block in range(self._blocks):
-                self._add_block(variable, block)
-        self.built = True
+        for variables, trainable in ((self.network.weights, True), (self.network.statistics, False)):
+            for variable in variables:
+                for block in range(self._blocks):
+                    self._add_block(variable, block, trainable)
+        self.build((None, split_factor, *view_shape))
+
+    def build(self, input_shape: Sequence[int | None]) -> None:
+        """Makes nothing, as the constructor has made all; Keras's `export` reads what shape it was built for."""
+
+    @property
+    def branch_weights(self) -> list[keras.Variable]:
+        """Variables that are made to be trained, in an order that does not change when some of them are frozen."""
+        return compat.made_trainable(self)
+
+    @property
+    def branch_statistics(self) -> list[keras.Variable]:
+        """The other variables: moving means and variances, and the state of Keras's own random layers."""
+        weights = {id(variable) for variable in self.branch_weights}
+        return [variable for variable in self.variables if id(variable) not in weights]
 
     def run(
         self,
@@ -156,9 +173,11 @@ class BranchStack(keras.Model):
     ) -> tuple[tf.Tensor, list[tf.Tensor]]:
         """The S networks as a pure function: nothing is read from or written to this object's variables.
 
+        An empty batch moves no statistics, and a stack that is not `trainable` none of batch normalisation.
+
         Args:
-          weights: stacked [S, *shape], one per `trainable_variables`; blocks [S/D, *shape] of a stack on D devices.
-          statistics: stacked, one per `non_trainable_variables`.
+          weights: stacked [S, *shape], one per `branch_weights`; blocks [S/D, *shape] of a stack on D devices.
+          statistics: stacked, one per `branch_statistics`.
           views: [B, S, H, W, C], or [B, H, W, C] for every branch.
           branch_draws: S tensors uint64 [B, 2] (`models.draws.draw_keys`) when training; default: none needed.
           training: a static bool.
@@ -170,7 +189,10 @@ class BranchStack(keras.Model):
           logits float32 [B, S, K], new statistics (stacked).
         """
         views = self._check_views(views)
-        function = self.network.function(training=training, jit=jit, remat=remat and training, in_turn=in_turn)
+        frozen = training and not self.trainable
+        function = self.network.function(
+            training=training, jit=jit, remat=remat and training, in_turn=in_turn, frozen=frozen
+        )
         blocks = self._blocks
         with placement.on_device(self._devices[0]):
             per_view, branch_draws = self._per_branch(views, branch_draws)
@@ -186,6 +208,9 @@ class BranchStack(keras.Model):
                 device=device,
                 training=training,
             )
+            if training and not views.shape[0]:
+                with placement.on_device(device):
+                    new = _where_any(tf.shape(views)[0] > 0, new, statistics[block::blocks])
             outputs.append(logits)
             updated.append(new)
         with placement.on_device(self._devices[0]):
@@ -199,14 +224,14 @@ class BranchStack(keras.Model):
         if training:
             branch_draws = [draws.random_draw_keys(tf.shape(views)[0]) for _ in range(self.split_factor)]
         logits, statistics = self.run(
-            [variable.value for variable in self.trainable_variables],
-            [variable.value for variable in self.non_trainable_variables],
+            [variable.value for variable in self.branch_weights],
+            [variable.value for variable in self.branch_statistics],
             views,
             branch_draws,
             training=training,
         )
         if training:
-            for variable, value in zip(self.non_trainable_variables, statistics, strict=True):
+            for variable, value in zip(self.branch_statistics, statistics, strict=True):
                 variable.assign(value)
         return logits
 
@@ -284,7 +309,28 @@ class BranchStack(keras.Model):
         config = {name: getattr(self, name) for name in names}
         copy = BranchStack(**config, input_shape=self.view_shape, devices=devices, name=self.name)
         copy.assign_stacked(self.stacked_values())
+        copy.trainable, ours = self.trainable, self._by_name()
+        for name, blocks in copy._by_name().items():
+            for block in blocks:
+                block.trainable = ours[name][0].trainable
         return copy
+
+    def export(
+        self,
+        filepath: str | os.PathLike,
+        format: str = "tf_saved_model",
+        verbose: bool | None = None,
+        input_signature: Any = None,
+        **options: Any,
+    ) -> None:
+        """Keras's `export`; without `input_signature`, of float32 views [B, S, H, W, C] -> logits [B, S, K]."""
+        if input_signature is None:
+            shape = (None, self.split_factor, *self.view_shape)
+            input_signature = [keras.InputSpec(dtype="float32", shape=shape)]
+        if self.devices is not None:  # which need not be there where it is loaded
+            self.on(None).export(filepath, format, verbose, input_signature, **options)
+            return
+        super().export(filepath, format, verbose, input_signature, **options)
 
     def save_own_variables(self, store: dict) -> None:
         """Writes the variables for Keras's files: the same wherever they lie."""
@@ -321,6 +367,7 @@ class BranchStack(keras.Model):
             "seed": self.seed,
             "synchronised_norm": self.synchronised_norm,
             "name": self.name,
+            **({} if self.trainable else {"trainable": False}),
         }
 
     @classmethod
@@ -328,7 +375,11 @@ class BranchStack(keras.Model):
         """The inverse of `get_config`; the backbone must be registered."""
         config = dict(config)
         spec = spec_from_json({key: config.pop(key) for key in ("backbone", "spec")})
-        return cls(spec=spec, **config)
+        trainable = config.pop("trainable", True)
+        stack = cls(spec=spec, **config)
+        if not trainable:
+            stack.trainable = False
+        return stack
 
     @property
     def _devices(self) -> tuple[str | None, ...]:
@@ -343,21 +394,24 @@ class BranchStack(keras.Model):
         size = self.split_factor // self._blocks
         return range(block * size, (block + 1) * size)
 
-    def _add_block(self, variable: keras.Variable, block: int) -> None:
+    def _add_block(self, variable: keras.Variable, block: int, trainable: bool) -> None:
         """Adds a template's variable for the branches of `block`, where that lies."""
         branches, blocks = self._branches(block), self._blocks
+        name = placement.block_name(variable.path.replace("/", "."), block, blocks)
         with placement.on_device(self._devices[block]):
-            self.add_weight(
-                name=placement.block_name(variable.path.replace("/", "."), block, blocks),
+            added = self.add_weight(
+                name=name,
                 shape=(len(branches), *variable.shape),
                 dtype=variable.dtype,
                 initializer=stacked_initializer(variable, branches, self.seed),
-                trainable=variable.trainable,
+                trainable=trainable,
                 # Replicas would keep apart what they count themselves; the statistics are the mean over them. Whole
                 # numbers are the state of Keras's own random layers, which is the same on each.
                 aggregation="mean" if keras.backend.is_float_dtype(variable.dtype) else "only_first_replica",
                 autocast=False,
             )
+        added.trainable = variable.trainable  # a builder may freeze a layer
+        setattr(self, name, added)  # tf.train.Checkpoint finds attributes only
 
     def _by_name(self) -> dict[str, list[keras.Variable]]:
         """Each variable's blocks, in the order of `variables`."""
@@ -399,37 +453,8 @@ class BranchStack(keras.Model):
         return views
 
 
-class Network:
-    """One branch's template, (image, draw) -> logits, and the functions made of it.
-
-    A plain class, so that Keras neither tracks nor saves the template, whose variables have no values.
-    """
-
-    def __init__(self, template: keras.Model, *, inline: bool = False) -> None:
-        self.template = template
-        self._inline = inline
-        self._functions: dict[tuple[bool, ...], Callable] = {}
-
-    def function(self, *, training: bool, jit: bool, remat: bool = False, in_turn: bool = False) -> Callable:
-        """(weights, statistics, view, draw) -> (logits, new statistics), of one branch, traced once.
-
-        With `in_turn` it is for the branches of one step: each call waits for the one before.
-        """
-        key = (training, jit, remat, in_turn and remat)
-        if self._inline and training:
-            return lambda weights, statistics, view, draw: self.template.stateless_call(
-                weights, statistics, [view, draw], training=True
-            )
-        if key not in self._functions:
-
-            def network(weights: list, statistics: list, view: tf.Tensor, draw: tf.Tensor) -> tuple:
-                return self.template.stateless_call(weights, statistics, [view, draw], training=training)
-
-            if remat:  # XLA compiles the segments
-                network = recomputation.segmented(self.template, training=training, jit=jit, keep_last=not in_turn)
-            self._functions[key] = tf.function(network, jit_compile=jit and not remat, autograph=False)
-        function = self._functions[key]
-        return recomputation.in_turn(function, recompute=training and not remat) if in_turn else function
+def _where_any(any_example: tf.Tensor, after: Sequence[tf.Tensor], before: Sequence[tf.Tensor]) -> list[tf.Tensor]:
+    return [tf.where(any_example, new, old) for new, old in zip(after, before, strict=True)]
 
 
 def _never_empty(batch: tf.Tensor) -> tf.Tensor:

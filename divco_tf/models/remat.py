@@ -15,6 +15,7 @@ import tensorflow as tf
 from divco_tf import compat
 from divco_tf.errors import InputError
 from divco_tf.models.call_graph import Call, CallGraph, call_graph, kept_for_gradient
+from divco_tf.models.template import weights_and_statistics
 
 Tensors = Sequence[tf.Tensor]
 Recomputable = Callable[[list, list], tuple[list, list]]
@@ -245,8 +246,10 @@ def segmented(template: keras.Model, *, training: bool, jit: bool, keep_last: bo
             "template is one."
         )
     graph = call_graph(template)
-    trainable = {id(variable): place for place, variable in enumerate(template.trainable_variables)}
-    state = {id(variable): place for place, variable in enumerate(template.non_trainable_variables)}
+    trainable, state = (
+        {id(variable): place for place, variable in enumerate(variables)}
+        for variables in weights_and_statistics(template)
+    )
     parts = [_Part(segment, graph, trainable, state, training=training, jit=jit) for segment in segments(graph)]
 
     def network(weights: list, statistics: list, view: tf.Tensor, draw: tf.Tensor) -> tuple:

@@ -2,8 +2,8 @@
 
 A tuple is JSON's list. What JSON has no word for is an object with one of ours:
 
-    {"list": [...]}   {"dict": [[key, value], ...]}
-    {"dataclass": name, "fields": {...}}   {"enum": name, "member": name}
+    {"list": [...]}                             {"dict": [[key, value], ...]}
+    {"dataclass": name, "fields": {...}}        {"enum": name, "member": name}
 """
 
 import dataclasses

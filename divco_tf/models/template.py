@@ -49,6 +49,13 @@ def build_template(
     return template
 
 
+def weights_and_statistics(template: keras.Model) -> tuple[list[keras.Variable], list[keras.Variable]]:
+    """The variables that were made to be trained, and the others; in the template's order, whatever is frozen now."""
+    made = {id(variable) for layer in compat.flat_layers(template) for variable in compat.made_trainable(layer)}
+    weights = [variable for variable in template.variables if id(variable) in made]
+    return weights, [variable for variable in template.variables if id(variable) not in made]
+
+
 def synchronise_norms(template: keras.Model) -> None:
     """Makes every batch normalisation of a network one over all replicas.
 

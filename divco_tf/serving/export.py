@@ -201,8 +201,8 @@ class _Servable(tf.Module):
     ) -> None:
         super().__init__()
         self.class_names = tf.saved_model.Asset(class_names)
-        self.weights = [variable.value for variable in stack.trainable_variables]
-        self.statistics = [variable.value for variable in stack.non_trainable_variables]
+        self.weights = [variable.value for variable in stack.branch_weights]
+        self.statistics = [variable.value for variable in stack.branch_statistics]
         size = preprocessing.image_size
 
         # One function for both signatures, so that the networks are in the file once.

@@ -223,7 +223,7 @@ class CoTrainingModel(keras.Model):
         def read(variables: list) -> list[tf.Tensor]:
             return [tf.convert_to_tensor(variable.value) for variable in variables]
 
-        return read(self.stack.trainable_variables), read(self.stack.non_trainable_variables)
+        return read(self.stack.branch_weights), read(self.stack.branch_statistics)
 
     def _beside_weights(self) -> contextlib.AbstractContextManager:
         """What is computed inside from weights, gradients or statistics is computed on the device they lie on."""
@@ -298,7 +298,7 @@ class CoTrainingModel(keras.Model):
 
         def update(gradients: list, statistics: list) -> None:
             self.optimizer.apply(gradients, self.stack.trainable_variables)
-            for variable, value in zip(self.stack.non_trainable_variables, statistics, strict=True):
+            for variable, value in zip(self.stack.branch_statistics, statistics, strict=True):
                 variable.assign(value)
             self.bad_steps.assign(tf.zeros_like(self.bad_steps.value))
 

@@ -100,7 +100,7 @@ class Predictor:
         def predict(images: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
             weights, statistics = (
                 [tf.convert_to_tensor(variable.value) for variable in variables]
-                for variables in (stack.trainable_variables, stack.non_trainable_variables)
+                for variables in (stack.branch_weights, stack.branch_statistics)
             )
             logits, _ = stack.run(weights, statistics, images, training=False, jit=jit_compile)
             return losses.ensemble_probabilities(logits, ensembling), tf.argmax(logits, axis=-1)

@@ -1,0 +1,48 @@
+"""A stack leaves Python by Keras's and TensorFlow's own ways, whole."""
+
+import keras
+import numpy as np
+import pytest
+import tensorflow as tf
+
+from tests import tiny
+from tests.tiny import lively, tiny_stack
+
+VIEWS = tiny.batch(3)[0]
+
+
+@pytest.mark.parametrize("devices", [None, ["CPU:0", "CPU:1"]])
+def test_a_stack_is_exported_before_it_has_been_called(tmp_path, devices):
+    stack = lively(tiny_stack(devices=devices))
+    stack.export(tmp_path, verbose=False)
+    loaded = tf.saved_model.load(str(tmp_path))
+    served = loaded.serve(tf.constant(VIEWS))
+    np.testing.assert_allclose(served, stack(VIEWS), rtol=1e-6)
+
+
+def test_an_exports_signature_may_be_of_images(tmp_path):
+    stack = lively(tiny_stack(precision="mixed_bfloat16"))
+    signature = [keras.InputSpec(dtype="float32", shape=(None, 8, 8, 3))]
+    stack.export(tmp_path, verbose=False, input_signature=signature)
+    loaded = tf.saved_model.load(str(tmp_path))
+    served = loaded.serve(tf.constant(VIEWS[:, 0]))
+    np.testing.assert_allclose(served, stack(VIEWS[:, 0]), rtol=1e-6)
+
+
+def test_tensorflows_saved_model_has_the_views_signature(tmp_path):
+    stack = lively(tiny_stack())
+    tf.saved_model.save(stack, str(tmp_path))
+    signature = tf.saved_model.load(str(tmp_path)).signatures["serving_default"]
+    np.testing.assert_allclose(next(iter(signature(inputs=tf.constant(VIEWS)).values())), stack(VIEWS), rtol=1e-6)
+
+
+def test_a_checkpoint_of_tensorflow_holds_every_variable_by_name(tmp_path):
+    stack, again = lively(tiny_stack()), tiny_stack(seed=7)
+    stack(VIEWS, training=True)
+    path = tf.train.Checkpoint(stack=stack).save(str(tmp_path / "it"))
+    stored = [name for name, _ in tf.train.list_variables(path)]
+    for name in stack.stacked_values():
+        assert f"stack/{name.replace('.', '..')}/.ATTRIBUTES/VARIABLE_VALUE" in stored
+    tf.train.Checkpoint(stack=again).restore(path).assert_existing_objects_matched()
+    for ours, theirs in zip(again.variables, stack.variables, strict=True):
+        np.testing.assert_array_equal(ours, theirs)
