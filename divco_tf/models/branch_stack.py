@@ -14,7 +14,7 @@ import tensorflow as tf
 
 from divco_tf import compat
 from divco_tf.errors import InputError
-from divco_tf.models import draws, placement
+from divco_tf.models import draws, inputs, placement
 from divco_tf.models.backbones import backbone_of
 from divco_tf.models.divide import check_split_factor
 from divco_tf.models.network import Network
@@ -88,7 +88,7 @@ def build(
 
 
 @keras.saving.register_keras_serializable("divco_tf")
-class BranchStack(keras.Model):
+class BranchStack(inputs.OneLine, keras.Model):
     """S networks of one spec: views [B, S, H, W, C] -> logits [B, S, K], float32.
 
     An input [B, H, W, C] is shown to every branch. `fit` and co-training losses are CoTrainingModel's.
@@ -188,14 +188,14 @@ class BranchStack(keras.Model):
         Returns:
           logits float32 [B, S, K], new statistics (stacked).
         """
-        views = self._check_views(views)
+        views = inputs.checked_views(views, split_factor=self.split_factor, view_shape=self.view_shape)
         frozen = training and not self.trainable
         function = self.network.function(
             training=training, jit=jit, remat=remat and training, in_turn=in_turn, frozen=frozen
         )
         blocks = self._blocks
         with placement.on_device(self._devices[0]):
-            per_view, branch_draws = self._per_branch(views, branch_draws)
+            per_view, branch_draws = inputs.per_branch(views, branch_draws, self.split_factor)
         outputs, updated = [], []
         for block, device in enumerate(self._devices):
             branches = self._branches(block)
@@ -208,11 +208,9 @@ class BranchStack(keras.Model):
                 device=device,
                 training=training,
             )
-            if training and not views.shape[0]:
-                with placement.on_device(device):
-                    new = _where_any(tf.shape(views)[0] > 0, new, statistics[block::blocks])
+            with placement.on_device(device):
+                updated.append(inputs.unless_empty(views, new, statistics[block::blocks]) if training else new)
             outputs.append(logits)
-            updated.append(new)
         with placement.on_device(self._devices[0]):
             logits = outputs[0] if blocks == 1 else tf.concat(outputs, axis=1)
             logits = logits[: tf.shape(views)[0]]
@@ -237,6 +235,7 @@ class BranchStack(keras.Model):
 
     def compute_output_shape(self, input_shape: Sequence[int | None]) -> tuple:
         """(B, S, K)."""
+        inputs.check_shape(input_shape, split_factor=self.split_factor, view_shape=self.view_shape)
         return (input_shape[0], self.split_factor, self.num_classes)
 
     def branch(self, index: int) -> keras.Model:
@@ -423,45 +422,6 @@ class BranchStack(keras.Model):
         by_name = self._by_name()
         return [by_name[variable.path.replace("/", ".")] for variable in self.network.template.variables]
 
-    def _per_branch(self, views: tf.Tensor, branch_draws: Sequence[tf.Tensor] | None) -> tuple[list, list]:
-        """Each branch's view and draw keys, of one example at least."""
-        number = self.split_factor
-        per_view = tf.unstack(views, num=number, axis=1) if views.shape.rank == 5 else [views] * number
-        if branch_draws is None:
-            branch_draws = [tf.zeros([tf.shape(views)[0], *draws.DRAW_SHAPE], tf.uint64)] * number
-        if not views.shape[0]:  # None or 0: a replica's share of a small batch may be empty
-            per_view, branch_draws = [*map(_never_empty, per_view)], [*map(_never_empty, branch_draws)]
-        return per_view, list(branch_draws)
-
     def _check_branch(self, index: int) -> None:
         if not 0 <= index < self.split_factor:
             raise InputError(f"No such branch. Received: {index}; there are 0 to {self.split_factor - 1}.")
-
-    def _check_views(self, views: tf.Tensor) -> tf.Tensor:
-        views = tf.convert_to_tensor(views)
-        if views.shape.rank is None:  # Keras relaxes the shapes of a function that has been called with both ranks
-            size, count = tf.shape(views)[0], tf.where(tf.rank(views) == 5, self.split_factor, 1)
-            views = tf.reshape(views, [size, count, *self.view_shape])
-            return tf.broadcast_to(views, [size, self.split_factor, *self.view_shape])
-        expected = self.view_shape if views.shape.rank == 4 else (self.split_factor, *self.view_shape)
-        if views.shape.rank not in (4, 5) or not views.shape[1:].is_compatible_with(expected):
-            raise InputError(
-                f"Views do not fit the stack. Received: shape {tuple(views.shape)}; pass "
-                f"[B, {', '.join(map(str, (self.split_factor, *self.view_shape)))}] or "
-                f"[B, {', '.join(map(str, self.view_shape))}]."
-            )
-        return views
-
-
-def _where_any(any_example: tf.Tensor, after: Sequence[tf.Tensor], before: Sequence[tf.Tensor]) -> list[tf.Tensor]:
-    return [tf.where(any_example, new, old) for new, old in zip(after, before, strict=True)]
-
-
-def _never_empty(batch: tf.Tensor) -> tf.Tensor:
-    """`batch`, or one example of zeros for an empty one, on which oneDNN's convolutions fail (TensorFlow 2.21)."""
-    shape = batch.shape
-    if shape[0] == 0:
-        return tf.zeros([1, *shape[1:]], batch.dtype)
-    one = tf.concat([[1], tf.shape(batch)[1:]], axis=0)
-    batch = tf.cond(tf.shape(batch)[0] > 0, lambda: batch, lambda: tf.zeros(one, batch.dtype))
-    return tf.ensure_shape(batch, [None, *shape[1:]])
