@@ -1,10 +1,11 @@
 """What the programs share: flags, --help, quiet start-up, and errors of one line instead of a traceback."""
 
 import functools
+import importlib.metadata
 import os
+import pathlib
 import re
 import sys
-import tempfile
 from collections.abc import Callable, Iterable, Sequence
 from typing import NoReturn
 
@@ -12,6 +13,7 @@ from absl import app, flags, logging
 
 from divco_tf.errors import InputError, Preempted, RunError
 from divco_tf.registry import did_you_mean
+from divco_tf.tools import _hints, _streams
 from divco_tf.tools._configs import gin_complaint
 
 USAGE_ERROR = 2
@@ -19,12 +21,25 @@ RUN_ERROR = 1
 PREEMPTED = 75  # EX_TEMPFAIL of sysexits.h: try again later
 INTERRUPTED = 130  # what a shell reports for a program ended by SIGINT
 
+_COMPLAINTS = (  # absl's about a flag, and ours
+    (r"^Missing value for flag (--\S+)$", r"\1 has no value. Received: none; \1=VALUE works."),
+    (r"^flag (--[^=]*)=(.*?): \('Non-boolean argument.*$", r"\1 is true or false. Received: \2; \1 alone works."),
+    (r"^flag (--[^=]*)=(.*?): invalid literal for int.*$", r"\1 is a whole number. Received: \2; \1=1 works."),
+    (r"^flag (--[^=]*)=(.*?): value should be one of <(.*)>$", r"Unknown \1. Received: \2; one of \3 works."),
+    (r"^flag (--[^=]*)=(.*?): (.*)$", r"\1: \3. Received: \2."),
+    (r"^(Unknown command line flag '(.*?)')\.? *(Did.*\?)?$", r"\1. Received: --\2. \3"),
+)
+_REQUIRED = "must have a value other than None"  # absl's words for a missing flag
+
 
 def config_flags() -> tuple[flags.FlagHolder[str], flags.FlagHolder[list[str]]]:
     """Defines --config and --bind, for `_configs.parse_config`."""
     return (
         flags.DEFINE_string(
-            "config", None, "The experiment: a .gin file, or a name such as cifar10/wide_resnet28_10_split4."
+            "config",
+            None,
+            "The experiment: a .gin file, or a name such as cifar10/wide_resnet28_10_split4.",
+            required=True,
         ),
         flags.DEFINE_multi_string(
             "bind", [], "One more gin binding, module.function.parameter=value, which wins over --config"
@@ -44,6 +59,14 @@ def data_dir_flag() -> flags.FlagHolder[str]:
     )
 
 
+def check_model_dir(model_dir: str) -> None:
+    """Refuses a folder without a run, before TensorFlow starts."""
+    if not pathlib.Path(model_dir, "experiment.json").is_file():
+        raise InputError(
+            f"No run lies there (experiment.json is missing). Received: {model_dir}; divco-train's --model_dir works."
+        )
+
+
 def missing_flag(name: str, values: Iterable[str]) -> InputError:
     """The error for a flag that must be given, with values that work."""
     return InputError(f"--{name} is missing. Received: none; for example {', '.join(list(values)[:8])}.")
@@ -58,19 +81,34 @@ def run(main: Callable[..., None], *, program: str, commands: Sequence[str] = ()
       program: the name in messages, "divco-train".
       commands: what may, and must, stand beside the flags: ("step",) for `divco-benchmark step`.
 
-    The exit status is 0; 2 after an InputError, a complaint of gin or an illegal flag, each told in one line on
-    stderr; 1 after a RunError; 75 after SIGTERM, when a checkpoint has been written; 130 after Ctrl-C. Anything
-    else that is raised is a bug and keeps its traceback.
+    The exit status is 0, also where a reader of stdout has gone (`| head`); 2 after an InputError, a complaint of gin
+    or an illegal flag, each told in one line on stderr; 1 after a RunError, or when stdout cannot be written; 75 after
+    SIGTERM, when a checkpoint has been written; 130 after Ctrl-C. Anything else that is raised is a bug and keeps its
+    traceback.
     """
+    _streams.open_closed()
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
     os.environ["KERAS_BACKEND"] = "tensorflow"  # whatever ~/.keras/keras.json says
     if hasattr(sys.stdout, "reconfigure"):  # a name that the terminal cannot print is escaped
         sys.stdout.reconfigure(errors="backslashreplace")
     description = (sys.modules[main.__module__].__doc__ or "").strip()
-    app.run(
-        functools.partial(_run_main, main, program),
-        flags_parser=functools.partial(_parse_flags, program=program, description=description, commands=commands),
-    )
+    status: int | str | None = 0
+    sys.stdout = stdout = _streams.Stdout(sys.stdout)
+    try:
+        app.run(
+            functools.partial(_run_main, main, program),
+            flags_parser=functools.partial(_parse_flags, program=program, description=description, commands=commands),
+        )
+    except SystemExit as ended:
+        status = ended.code
+    except OSError as error:
+        if error is not stdout.error:
+            raise
+    finally:
+        unwritten, sys.stdout = stdout.finish(), stdout.stream
+    if unwritten is not None and not status and not isinstance(unwritten, BrokenPipeError):
+        _fail(program, f"stdout cannot be written ({unwritten.strerror}).", status=RUN_ERROR)
+    sys.exit(status)
 
 
 def load_tensorflow() -> None:
@@ -88,23 +126,13 @@ def load_tensorflow() -> None:
     if os.environ.get("TF_CPP_MIN_LOG_LEVEL", "0") in ("0", "1"):
         _import_tensorflow()
         return
-    sys.stderr.flush()
-    stderr = os.dup(2)
-    with tempfile.TemporaryFile() as held:
-        os.dup2(held.fileno(), 2)
-        try:
-            _import_tensorflow()
-        except BaseException:
-            held.seek(0)
-            os.write(stderr, held.read())
-            raise
-        finally:
-            os.dup2(stderr, 2)
-            os.close(stderr)
+    with _streams.stderr_held():
+        _import_tensorflow()
 
 
 def _import_tensorflow() -> None:
-    import tensorflow as tf
+    with _streams.temporary_folder_named():
+        import tensorflow as tf
 
     tf.config.list_physical_devices()
     tf.get_logger().setLevel("ERROR")
@@ -117,7 +145,7 @@ def _run_main(main: Callable[..., None], program: str, arguments: Sequence[str])
         _fail(program, "interrupted", status=INTERRUPTED)
     except InputError as error:
         # gin adds where it was called from, on further lines.
-        _fail(program, str(error).split("\n  In call to configurable", maxsplit=1)[0])
+        _fail(program, _hints.as_typed(str(error).split("\n  In call to configurable", maxsplit=1)[0]))
     except Preempted as error:
         _fail(program, str(error), status=PREEMPTED)
     except RunError as error:
@@ -135,13 +163,18 @@ def _parse_flags(argv: Sequence[str], *, program: str, description: str, command
         # absl's own --help shows the main module's flags only, none for a console script, and exits with 1.
         print(_help(program, description, commands))
         sys.exit(0)
+    if {"--version", "-version"} & set(argv) and ("version" not in flags.FLAGS or len(argv) == 2):
+        print(f"{program} {importlib.metadata.version('divco_tf')}")  # divco-export's own --version has a value
+        sys.exit(0)
     try:
         _, *arguments = flags.FLAGS(argv)
     except flags.Error as error:
-        _fail(
-            program,
-            f"{re.sub(r'^flag --[^:]*: ', '', str(error), flags=re.MULTILINE)} {program} --help lists the flags.",
-        )
+        _fail(program, f"{_flag_complaint(str(error))} {program} --help lists the flags.")
+    for flag in _our_flags():
+        if flag.present and flag.value in ("", [], [""]):
+            _fail(program, f"--{flag.name} is empty. Received: --{flag.name}=; --{flag.name}=VALUE works.")
+        if flag.present > 1 and not isinstance(flag, flags.MultiFlag):
+            _fail(program, f"--{flag.name} is given {flag.present} times. Received: {flag.value} at last; give one.")
     if commands and not arguments:
         _fail(program, f"Say what to do. Received: no command; one of {', '.join(commands)} works.")
     if commands and arguments[0] not in commands:
@@ -153,21 +186,46 @@ def _parse_flags(argv: Sequence[str], *, program: str, description: str, command
     return arguments
 
 
+def _flag_complaint(error: str) -> str:
+    """absl's words about a flag, with what was received."""
+    if _REQUIRED in error:
+        missing = [flag for flag in _our_flags() if _is_required(flag) and flag.value is None]
+        names = " and ".join(f"--{flag.name}" for flag in missing)
+        told = " ".join(f"--{flag.name}: {flag.help.rstrip('.')}." for flag in missing)
+        return f"{names} {'is' if len(missing) == 1 else 'are'} missing. Received: none. {told}"
+    for absls, ours in _COMPLAINTS:
+        error = re.sub(absls, ours, error, flags=re.DOTALL)
+    return " ".join(error.split())
+
+
+def _our_flags() -> list[flags.Flag]:
+    """The program's flags, without those that absl brings, by name."""
+    modules = flags.FLAGS.flags_by_module_dict().items()
+    ours = [flag for module, defined in modules if not module.startswith(("absl.", "tensorflow.")) for flag in defined]
+    return sorted(ours, key=lambda flag: flag.name)
+
+
+def _is_required(flag: flags.Flag) -> bool:
+    return any(_REQUIRED in validator.message for validator in flag.validators)
+
+
 def _help(program: str, description: str, commands: Sequence[str]) -> str:
-    ours = [
-        flag
-        for module, module_flags in flags.FLAGS.flags_by_module_dict().items()
-        if not module.startswith("absl.")
-        for flag in module_flags
-    ]
     usage = " ".join([program, *(["|".join(commands)] if commands else []), "[--flag=value ...]"])
     lines = [description, "", f"usage: {usage}", ""]
-    for flag in sorted(ours, key=lambda flag: flag.name):
+    for flag in _our_flags():
         default = f" (default: {flag.default_as_str})" if flag.default not in (None, [], "") else ""
-        lines += [f"  --{flag.name}", flags.text_wrap(flag.help + default, length=100, indent=" " * 6)]
+        required = " (required)" if _is_required(flag) else ""
+        lines += [f"  --{flag.name}{required}", flags.text_wrap(flag.help + default, length=100, indent=" " * 6)]
+    lines += [
+        "  --version" if "version" not in flags.FLAGS else "  --version, alone",
+        " " * 6 + "Print divco_tf's version.",
+    ]
     return "\n".join(lines)
 
 
 def _fail(program: str, message: str, *, status: int = USAGE_ERROR) -> NoReturn:
-    print(f"{program}: error: {' '.join(message.split())}", file=sys.stderr)
+    try:
+        print(f"{program}: error: {' '.join(message.split())}", file=sys.stderr, flush=True)
+    except OSError:  # a full disk too; the status tells
+        _streams.silence(2)
     sys.exit(status)

@@ -1,7 +1,6 @@
 """Configs: where they lie, and gin's parsing of them with each complaint told in one line."""
 
 import fnmatch
-import functools
 import inspect
 import logging
 import pathlib
@@ -15,24 +14,17 @@ from typing import TYPE_CHECKING, Any
 # Plain gin: gin.tf wants tf.estimator, which TensorFlow no longer has.
 import gin
 
-import divco_tf
 from divco_tf.errors import InputError
 from divco_tf.registry import did_you_mean
+from divco_tf.tools import _includes
+from divco_tf.tools._includes import configs_dir
 
 if TYPE_CHECKING:
     from divco_tf.training.experiment import Experiment
     from divco_tf.training.options import Options
 
 _LOCATION = re.compile(r'\n\s*In (?:file "(?P<file>.*?)",|bindings string) line (?P<line>\d+)\n\s*(?P<text>.*)')
-_INCLUDE = re.compile(r'^include "(.+)\.gin"', re.MULTILINE)
 _IMPORT = re.compile(r"^(?:from\s+\S+\s+)?import\s+(?P<name>[\w.]+)(?:\s+as\s+(?P<alias>\w+))?")
-
-
-def configs_dir() -> pathlib.Path:
-    """The folder of the shipped configs: divco_tf/configs when installed, gin/ in a checkout."""
-    package = pathlib.Path(divco_tf.__file__).parent
-    installed = package / "configs"
-    return installed if installed.is_dir() else package.parent / "gin"
 
 
 def config_names() -> list[str]:
@@ -44,8 +36,8 @@ def config_names() -> list[str]:
 def experiment_names() -> list[str]:
     """Those of the shipped configs that are experiments: what others include is a part of them."""
     names = config_names()
-    texts = ((configs_dir() / f"{name}.gin").read_text() for name in names)
-    included = {part for text in texts for part in _INCLUDE.findall(text)}
+    texts = (_includes.read(configs_dir() / f"{name}.gin") for name in names)
+    included = {part for text in texts for part in _includes.included(text)}
     return [name for name in names if name not in included]
 
 
@@ -67,9 +59,12 @@ def find_config(config: str) -> pathlib.Path:
     Raises:
       InputError: there is none.
     """
-    for path in (pathlib.Path(config), configs_dir() / config, configs_dir() / f"{config}.gin"):
-        if path.is_file():
-            return path
+    path = pathlib.Path(config).expanduser()
+    for place in (path, configs_dir() / config, configs_dir() / f"{config}.gin", pathlib.Path(f"{path}.gin")):
+        if place.is_file():
+            return place
+    if path.is_dir():
+        raise InputError(f"A config is a file. Received: {config}, a folder; a .gin file in it works.")
     raise InputError(
         f"No such config. Received: {config}.{_suggest_config(config)} A path to a .gin file works too, "
         f"and the shipped ones are in {configs_dir()}."
@@ -79,8 +74,7 @@ def find_config(config: str) -> pathlib.Path:
 def parse_config(config: str, bindings: Sequence[str] = ()) -> None:
     """Makes `config`, then `bindings`, the process's gin configuration, in place of any earlier one.
 
-    Bindings see what the config and its includes import. Includes are looked for in the working directory, then in
-    `configs_dir()`.
+    Bindings see what the config and its includes import; `_includes` says where includes and modules are found.
 
     Args:
       config: as for `find_config`.
@@ -90,11 +84,10 @@ def parse_config(config: str, bindings: Sequence[str] = ()) -> None:
       InputError: no such config, or gin's complaint (unknown parameter, module or name; syntax; missing macro).
     """
     path = find_config(config)
-    _search_configs_dir()
     gin.clear_config()
     logging.disable(logging.ERROR)  # gin logs an error for each folder that an include is not in
     try:
-        gin.parse_config_file(str(path))
+        _includes.parse_config_file(path)
         # Imports hold for one file only, so the bindings are given those of the config; config_str lists them.
         imports = [line for line in gin.config_str().splitlines() if _IMPORT.match(line)]
         macros = _macros()
@@ -162,11 +155,6 @@ def gin_complaint(error: Exception) -> str | None:
     return complaint
 
 
-@functools.cache
-def _search_configs_dir() -> None:
-    gin.add_config_file_search_path(str(configs_dir()))
-
-
 def _suggest_config(name: str) -> str:
     return did_you_mean(name.removesuffix(".gin"), config_names())
 
@@ -222,7 +210,7 @@ def _translate(message: str, file: str | None) -> str:
         symbols = _imported_symbols(pathlib.Path(file).read_text() if file else gin.config_str())
         return f"The config imports no {match[1]}.{did_you_mean(match[1], symbols)}"
     if match := re.match(r"Unable to open file: (.+)\. Searched", message):
-        return f"No such file to include: {match[1]}.{_suggest_config(match[1])}"
+        return f"No such file to include: {match[1]}.{_suggest_config(match[1])}"  # of a form that _includes passes by
     if match := re.match(r"No bindings specified for '(.+)/(?:gin\.)?macro'", message):
         return f"The config uses the macro {match[1]} and does not define it.{did_you_mean(match[1], _macros())}"
     return message.rstrip(".") + "."

@@ -5,45 +5,81 @@ Prints a table with each branch's accuracy and the ensemble's, NLL and calibrati
 
 import dataclasses
 import json
+import pathlib
 
 from absl import flags
 
+from divco_tf.data.datasets import SPLITS
+from divco_tf.errors import InputError
 from divco_tf.tools import _app
 
-_MODEL_DIR = flags.DEFINE_list("model_dir", [], "The folders of one or more runs, separated by commas.")
-_SAVED_MODEL = flags.DEFINE_string("saved_model", None, "An exported SavedModel, instead of a run.")
-_DATASET = flags.DEFINE_string("dataset", None, "Of --saved_model: the name of a dataset.")
+_MODEL_DIR = flags.DEFINE_multi_string(
+    "model_dir", [], "The folder of a run; several are separated by commas, or given by a flag each."
+)
+_SAVED_MODEL = flags.DEFINE_string("saved_model", None, "An exported SavedModel; it or --model_dir is required.")
+_DATASET = flags.DEFINE_string("dataset", None, "Of --saved_model, which requires it: the name of a dataset.")
 _DATA_DIR = _app.data_dir_flag()
-_SPLIT = flags.DEFINE_string("split", "test", "test, held_out or train.")
-_WEIGHTS = flags.DEFINE_string("weights", "last", "Of a run: last, best or ema.")
+_SPLIT = flags.DEFINE_enum("split", "test", sorted(SPLITS), "Which images.")
+_WEIGHTS = flags.DEFINE_enum("weights", "last", ["last", "best", "ema"], "Of a run.")
+_BATCH_SIZE = flags.DEFINE_integer(
+    "batch_size", 500, "Images at once, over all devices; no figure depends on it.", lower_bound=1
+)
+_STRATEGY = flags.DEFINE_enum(
+    "strategy",
+    "auto",
+    ["auto", "one_device", "mirrored", "multi_worker_mirrored", "tpu", "branch_parallel"],
+    "Of a run: on which devices.",
+)
+_JIT = flags.DEFINE_enum("jit", "auto", ["auto", "on", "off"], "Of a run: XLA.")
 _JSON = flags.DEFINE_bool("json", False, "Print JSON instead of a table.")
+
+_OF_RUNS, _OF_EXPORTS = (_WEIGHTS, _STRATEGY, _JIT), (_DATASET,)
 
 
 def main() -> None:
     """Evaluates what --model_dir or --saved_model names."""
-    if bool(_MODEL_DIR.value) == bool(_SAVED_MODEL.value):
-        raise _app.InputError(
-            f"Give either --model_dir or --saved_model. Received: model_dir={','.join(_MODEL_DIR.value)!r}, "
-            f"saved_model={_SAVED_MODEL.value!r}."
-        )
-    if _SAVED_MODEL.value and not _DATASET.value:
-        raise _app.InputError("--saved_model needs a --dataset to be evaluated on. Received: none; digits is one.")
+    _check_flags()
+    model_dirs = [folder for value in _MODEL_DIR.value for folder in _folders(value)]
+    for folder in model_dirs:
+        _app.check_model_dir(folder)
     _app.load_tensorflow()
     from divco_tf.tools._tables import evaluation_table
 
-    evaluations = _evaluate_export() if _SAVED_MODEL.value else _evaluate_runs()
+    evaluations = _evaluate_export() if _SAVED_MODEL.value else _evaluate_runs(model_dirs)
     if _JSON.value:
         print(json.dumps({name: dataclasses.asdict(evaluation) for name, evaluation in evaluations.items()}, indent=1))
     else:
         print(evaluation_table(evaluations))
 
 
-def _evaluate_runs() -> dict:
+def _check_flags() -> None:
+    if bool(_MODEL_DIR.value) == bool(_SAVED_MODEL.value):
+        raise InputError(
+            f"Give either --model_dir or --saved_model. Received: model_dir={','.join(_MODEL_DIR.value)!r}, "
+            f"saved_model={_SAVED_MODEL.value!r}."
+        )
+    if _SAVED_MODEL.value and not _DATASET.value:
+        raise InputError("--saved_model needs a --dataset to be evaluated on. Received: none; digits is one.")
+    for flag in _OF_RUNS if _SAVED_MODEL.value else _OF_EXPORTS:
+        if flags.FLAGS[flag.name].present:
+            what = "--saved_model" if _SAVED_MODEL.value else "--model_dir"
+            raise InputError(f"--{flag.name} is not of {what}. Received: {flag.value!r}; leaving it out works.")
+
+
+def _folders(value: str) -> list[str]:
+    """The folders that one --model_dir names: itself where it is one, commas and all, else what commas separate."""
+    if pathlib.Path(value).is_dir():
+        return [value]
+    return [folder for part in value.split(",") if (folder := part.strip())]
+
+
+def _evaluate_runs(model_dirs: list[str]) -> dict:
     from divco_tf.training.evaluation import evaluate
 
+    options = {"batch_size": _BATCH_SIZE.value, "strategy": _STRATEGY.value, "jit": _JIT.value}
     return {
-        model_dir: evaluate(model_dir, data_dir=_DATA_DIR.value, split=_SPLIT.value, weights=_WEIGHTS.value)
-        for model_dir in _MODEL_DIR.value
+        model_dir: evaluate(model_dir, data_dir=_DATA_DIR.value, split=_SPLIT.value, weights=_WEIGHTS.value, **options)
+        for model_dir in model_dirs
     }
 
 
@@ -51,7 +87,8 @@ def _evaluate_export() -> dict:
     from divco_tf.serving.evaluation import evaluate_saved_model
 
     path = _SAVED_MODEL.value
-    return {path: evaluate_saved_model(path, dataset=_DATASET.value, data_dir=_DATA_DIR.value, split=_SPLIT.value)}
+    options = {"split": _SPLIT.value, "batch_size": _BATCH_SIZE.value}
+    return {path: evaluate_saved_model(path, dataset=_DATASET.value, data_dir=_DATA_DIR.value, **options)}
 
 
 def run() -> None:

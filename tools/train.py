@@ -10,7 +10,7 @@ import pathlib
 from absl import flags
 
 from divco_tf.errors import InputError
-from divco_tf.tools import _app, _configs
+from divco_tf.tools import _app, _configs, _hints, _streams
 
 _CONFIG, _BIND = _app.config_flags()
 _MODEL_DIR = _app.model_dir_flag()
@@ -25,8 +25,6 @@ _DRY_RUN = flags.DEFINE_bool(
 
 def main() -> None:
     """Runs the experiment of --config."""
-    if _CONFIG.value is None:
-        raise _app.missing_flag("config", _configs.experiment_names())
     if _DRY_RUN.value:
         _plan(_CONFIG.value)
     else:
@@ -58,7 +56,7 @@ def _plan(config: str) -> None:
             if len(names) == 1:
                 raise
             refused[name] = error
-            print(error)
+            print(_hints.as_typed(str(error)))
         else:
             print(*described.lines(), sep="\n")
         print(end="\n" if len(names) > 1 else "", flush=True)
@@ -86,7 +84,7 @@ def _train(config: str) -> None:
         data_dir=_DATA_DIR.value,
         options=options,
         extend=_EXTEND.value,
-        report=lambda line: print(line, flush=True),
+        report=_streams.tell,
         operative_config=_configs.operative_config(),
     )
     print(evaluation_table({model_dir.name: evaluation}))

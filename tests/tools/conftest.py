@@ -1,9 +1,11 @@
 """Toy configs in place of the shipped ones, and the programs in this process."""
 
+import sys
+
 import gin
 import pytest
 
-from divco_tf.tools import _configs
+from divco_tf.tools import _configs, _includes
 from tests.tools.in_process import Programs
 
 BASE = """
@@ -31,9 +33,10 @@ def toy_configs(tmp_path, monkeypatch):
     (folder / "digits").mkdir(parents=True)
     (folder / "base.gin").write_text(BASE)
     (folder / "digits" / "row.gin").write_text(ROW)
-    monkeypatch.setattr(_configs, "configs_dir", lambda: folder)
-    monkeypatch.setattr(_configs, "_search_configs_dir", lambda: None)
-    monkeypatch.chdir(folder)  # where gin looks for includes
+    for module in (_configs, _includes):
+        monkeypatch.setattr(module, "configs_dir", lambda: folder)
+    monkeypatch.setattr(sys, "path", [*sys.path])  # what a config may import is added
+    monkeypatch.chdir(folder)
     yield folder
     gin.clear_config()
 

@@ -6,6 +6,7 @@ import importlib.util
 import pathlib
 import sys
 from collections.abc import Iterator
+from typing import Any
 
 import pytest
 from absl import flags
@@ -25,18 +26,25 @@ class Result:
 
 
 class Programs:
-    """Calls tools/<name>.py through `_app.run`, as the console script does, but for absl's own set-up of logging."""
+    """Calls tools/<name>.py through `_app.run`, as the console script does, but for absl's own set-up of logging.
 
-    def __init__(self, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture) -> None:
-        self._patch, self._capfd = monkeypatch, capfd
+    Args:
+      monkeypatch, capfd: pytest's.
+      folder: where the programs lie.
+    """
 
-    def __call__(self, name: str, *arguments: str) -> Result:
-        """Runs the program; file descriptor 2 is watched, so TensorFlow's own words count."""
+    def __init__(
+        self, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture, folder: pathlib.Path = TOOLS
+    ) -> None:
+        self._patch, self._capfd, self._folder = monkeypatch, capfd, folder
+
+    def __call__(self, name: str, *arguments: str, **options: Any) -> Result:
+        """Runs the program, its `run` with `options`; file descriptor 2 is watched, so TensorFlow's own words count."""
         self._patch.setattr(_app.app, "run", lambda main, flags_parser: sys.exit(main(flags_parser(sys.argv))))
         self._patch.setattr(sys, "argv", [f"divco-{name}", *arguments])
         self._capfd.readouterr()
-        with fresh_program(name) as module, pytest.raises(SystemExit) as ended:
-            module.run()
+        with fresh_program(name, self._folder) as module, pytest.raises(SystemExit) as ended:
+            module.run(**options)
         written = self._capfd.readouterr()
         return Result(ended.value.code or 0, written.out, written.err)
 
@@ -53,10 +61,10 @@ class Programs:
 
 
 @contextlib.contextmanager
-def fresh_program(name: str) -> Iterator:
+def fresh_program(name: str, folder: pathlib.Path = TOOLS) -> Iterator:
     """A program's module with its flags defined anew; at the end they are gone, as two programs share names."""
     before = set(flags.FLAGS)
-    spec = importlib.util.spec_from_file_location(f"in_process_{name}", TOOLS / f"{name}.py")
+    spec = importlib.util.spec_from_file_location(f"in_process_{name}", folder / f"{name}.py")
     module = importlib.util.module_from_spec(spec)
     sys.modules[spec.name] = module
     try:

@@ -1,123 +1,242 @@
+"""What the programs share, shown by a toy program; in a process of its own where its streams are what counts."""
+
 import os
 import pathlib
 import subprocess
 import sys
+import textwrap
 
 import pytest
+
+from divco_tf.tools import _app, _streams
+from tests.tools.in_process import Programs, Result
 
 PROGRAM = '''
 """Trains a toy."""
 
-import sys
+from absl import flags
 
-from divco_tf.errors import InputError
+from divco_tf.errors import InputError, Preempted, RunError
 from divco_tf.tools import _app, _configs
 
 CONFIG, BIND = _app.config_flags()
 MODEL_DIR = _app.model_dir_flag()
+SIZE = flags.DEFINE_integer("size", 2, "A size.")
+KIND = flags.DEFINE_enum("kind", "plain", ["plain", "other"], "A kind.")
+EXTEND = flags.DEFINE_bool("extend", False, "More.")
 
 
 def main(command=None):
-    if CONFIG.value:
+    if CONFIG.value != "none":
         _configs.parse_config(CONFIG.value, BIND.value)
         import gin
 
         print(gin.get_configurable("toy.train")())
-    if MODEL_DIR.value == "interrupted":
-        raise KeyboardInterrupt
-    if MODEL_DIR.value == "wrong":
-        raise InputError("It is wrong. Received: wrong;\\n  right works.")
-    if MODEL_DIR.value == "bug":
-        raise ValueError("a bug")
-    if MODEL_DIR.value == "tensorflow":
-        _app.load_tensorflow()
-        import tensorflow as tf
-
-        tf.constant(1)
+    error = {
+        "interrupted": KeyboardInterrupt(),
+        "wrong": InputError("It is wrong. Received: wrong;\\n  size=3 or extend=True works."),
+        "failed": RunError("It failed."),
+        "preempted": Preempted("SIGTERM came."),
+        "bug": ValueError("a bug"),
+    }.get(MODEL_DIR.value)
+    if error is not None:
+        raise error
     print(f"ran {command}")
-    if MODEL_DIR.value != "tensorflow":
-        assert "tensorflow" not in sys.modules
 
 
-COMMANDS = ()
-_app.run(main, program="divco-toy", commands=COMMANDS)
+def run(commands=()):
+    _app.run(main, program="divco-toy", commands=commands)
 '''
 
 
 @pytest.fixture
-def program(toy_configs):
-    """Runs the toy program with flags; returns the completed process."""
-    script = toy_configs.parent / "program.py"
+def divco_toy(toy_configs, monkeypatch, capfd):
+    """Runs the toy program with flags."""
+    (toy_configs.parent / "toy.py").write_text(PROGRAM)
+    programs = Programs(monkeypatch, capfd, toy_configs.parent)
 
-    def run(*arguments: str, commands: tuple[str, ...] = ()) -> subprocess.CompletedProcess:
-        script.write_text(PROGRAM.replace("COMMANDS = ()", f"COMMANDS = {commands!r}"))
-        root = str(pathlib.Path(__file__).resolve().parents[2])
-        environment = {name: value for name, value in os.environ.items() if name != "TF_CPP_MIN_LOG_LEVEL"}
-        environment["PYTHONPATH"] = root
-        return subprocess.run(
-            [sys.executable, str(script), *arguments], capture_output=True, text=True, env=environment, cwd=toy_configs
-        )
+    def run(*arguments: str, commands: tuple[str, ...] = ()) -> Result:
+        config = () if any("--config" in argument for argument in arguments) else ("--config=none",)
+        return programs("toy", *config, *arguments, commands=commands)
 
     return run
 
 
-def one_line(process: subprocess.CompletedProcess) -> str:
-    assert process.returncode == 2
-    assert process.stdout == ""
-    (line,) = process.stderr.splitlines()
-    assert line.startswith("divco-toy: error: ")
+def one_line(result: Result) -> str:
+    assert result.status == 2
+    assert result.stdout == ""
+    (line,) = result.stderr.splitlines()
+    assert line.startswith("divco-toy: error: ") and "Received: " in line
     return line
 
 
-def test_a_run_that_ends_well_exits_with_0_and_says_nothing_else(program):
-    process = program("--model_dir=x")
-    assert (process.returncode, process.stdout, process.stderr) == (0, "ran None\n", "")
+def test_a_run_that_ends_well_exits_with_0_and_says_nothing_else(divco_toy):
+    assert divco_toy("--model_dir=x") == Result(0, "ran None\n", "")
 
 
-def test_help_names_every_flag_of_ours_and_none_of_absl(program):
-    process = program("--help")
-    assert process.returncode == 0 and process.stderr == ""
-    assert process.stdout.startswith("Trains a toy.")
-    assert all(f"--{name}" in process.stdout for name in ("config", "bind", "model_dir"))
-    assert "pdb" not in process.stdout and "verbosity" not in process.stdout
+def test_help_names_every_flag_of_ours_and_marks_what_is_required(divco_toy):
+    result = divco_toy("--help")
+    assert (result.status, result.stderr) == (0, "")
+    assert result.stdout.startswith("Trains a toy.")
+    heads = [line.strip() for line in result.stdout.splitlines() if line.startswith("  --")]
+    expected = ["--bind", "--config (required)", "--extend", "--kind", "--model_dir (required)", "--size", "--version"]
+    assert heads == expected
+
+
+def test_the_version_is_told(divco_toy):
+    result = divco_toy("--version")
+    assert (result.status, result.stdout) == (0, "divco-toy 0.1.0\n")
 
 
 @pytest.mark.parametrize(
     ("arguments", "expected"),
     [
-        (["--model_dri=x"], "Did you mean: model_dir"),
-        ([], "--model_dir must have a value"),
+        (["--model_dri=x"], "Received: --model_dri. Did you mean: model_dir"),
+        (["--config=none"], "--model_dir is missing. Received: none. --model_dir: The folder of one experiment's run."),
+        (["--size=3", "--nothing"], "Unknown command line flag 'nothing'. Received: --nothing."),
         (["--model_dir=x", "more"], "Too many arguments. Received: more"),
-        (["--model_dir=wrong"], "It is wrong. Received: wrong; right works."),
+        (["--model_dir="], "--model_dir is empty. Received: --model_dir=; --model_dir=VALUE works."),
+        (["--model_dir=x", "--bind="], "--bind is empty."),
+        (["--model_dir"], "--model_dir has no value. Received: none;"),
+        (["--model_dir=x", "--model_dir=y"], "--model_dir is given 2 times. Received: y at last; give one."),
+        (["--model_dir=x", "--extend", "--noextend"], "--extend is given 2 times."),
+        (["--model_dir=x", "--extend=maybe"], "--extend is true or false. Received: maybe; --extend alone works."),
+        (["--model_dir=x", "--size=two"], "--size is a whole number. Received: two; --size=1 works."),
+        (["--model_dir=x", "--kind=othr"], "Unknown --kind. Received: othr; one of plain|other works."),
+        (["--model_dir=wrong"], "It is wrong. Received: wrong; --size 3 or --extend works."),
         (["--model_dir=x", "--config=rwo"], "No such config. Received: rwo."),
         (["--model_dir=x", "--config=digits/row.gin", "--bind=toy.Rate.pek=1"], "toy.Rate has no parameter pek"),
         (["--model_dir=x", "--config=digits/row.gin", "--bind=toy.Rate.peak=-1.0"], "The peak is negative."),
-        (["--model_dir=x", "--config=base.gin"], "peak"),
     ],
 )
-def test_bad_input_exits_with_2_after_one_line(program, arguments, expected):
-    assert expected in one_line(program(*arguments))
+def test_bad_input_exits_with_2_after_one_line(divco_toy, arguments, expected):
+    assert expected in one_line(divco_toy(*arguments))
 
 
-def test_a_command_is_handed_to_main(program):
-    assert program("step", "--model_dir=x", commands=("step",)).stdout == "ran step\n"
+def test_all_missing_flags_are_told_at_once(divco):
+    line = divco.refusal("train")
+    assert "error: --config and --model_dir are missing. Received: none. --config: The experiment: a .gin file" in line
 
 
-def test_a_missing_or_misspelt_command_is_refused(program):
-    assert "step" in one_line(program("--model_dir=x", commands=("step",)))
-    assert "Did you mean step?" in one_line(program("stpe", "--model_dir=x", commands=("step",)))
+def test_a_config_that_lacks_a_value_is_told(divco_toy):
+    result = divco_toy("--model_dir=x", "--config=base.gin")
+    assert result.status == 2 and "peak" in result.stderr and len(result.stderr.splitlines()) == 1
 
 
-def test_an_interrupted_run_exits_with_130_and_no_traceback(program):
-    process = program("--model_dir=interrupted")
-    assert process.returncode == 130 and process.stderr == "divco-toy: error: interrupted\n"
+def test_a_command_is_handed_to_main(divco_toy):
+    assert divco_toy("step", "--model_dir=x", commands=("step",)).stdout == "ran step\n"
 
 
-def test_a_bug_keeps_its_traceback(program):
-    process = program("--model_dir=bug")
-    assert process.returncode == 1 and "Traceback" in process.stderr
+def test_a_missing_or_misspelt_command_is_refused(divco_toy):
+    assert "step" in one_line(divco_toy("--model_dir=x", commands=("step",)))
+    assert "Did you mean step?" in one_line(divco_toy("stpe", "--model_dir=x", commands=("step",)))
 
 
-def test_tensorflow_starts_without_a_word(program):
-    process = program("--model_dir=tensorflow")
-    assert (process.returncode, process.stdout, process.stderr) == (0, "ran None\n", "")
+@pytest.mark.parametrize(
+    ("how", "status", "says"),
+    [("failed", 1, "It failed."), ("preempted", 75, "SIGTERM came."), ("interrupted", 130, "interrupted")],
+)
+def test_the_exit_status_tells_how_a_run_ended(divco_toy, how, status, says):
+    assert divco_toy(f"--model_dir={how}") == Result(status, "", f"divco-toy: error: {says}\n")
+
+
+def test_a_bug_keeps_its_traceback(divco_toy):
+    with pytest.raises(ValueError, match="a bug"):
+        divco_toy("--model_dir=bug")
+
+
+def python(code: str, *, redirect: str = "", **environment: str) -> tuple[int, str, str]:
+    """Exit status, stdout and stderr of a process of its own, its streams redirected as a shell does."""
+    process = subprocess.run(
+        ["bash", "-c", f'set -o pipefail; "$0" -c "$1" {redirect}', sys.executable, textwrap.dedent(code)],
+        capture_output=True,
+        text=True,
+        env={**{name: value for name, value in os.environ.items() if name != "TF_CPP_MIN_LOG_LEVEL"}, **environment},
+        cwd=pathlib.Path(__file__).parents[2],
+    )
+    return process.returncode, process.stdout, process.stderr
+
+
+LIST = "import sys; sys.argv += ['--list']; from divco_tf.tools import summarize; summarize.run()"
+UNWRITTEN = "divco-summarize: error: stdout cannot be written (No space left on device).\n"
+
+
+@pytest.mark.parametrize("unbuffered", ["", "1"])
+@pytest.mark.parametrize(
+    ("redirect", "status", "stderr"),
+    [
+        ("| true", 0, ""),
+        (">/dev/full", 1, UNWRITTEN),
+        (">/dev/full 2>&1", 1, ""),
+        (">&-", 0, ""),
+        ("<&- >&- 2>&-", 0, ""),
+    ],
+)
+def test_streams_that_cannot_be_written_leave_no_traceback(redirect, status, stderr, unbuffered):
+    assert python(LIST, redirect=redirect, PYTHONUNBUFFERED=unbuffered) == (status, "", stderr)
+
+
+def test_start_up_noise_is_held_back_where_stderr_is_closed():
+    code = """
+        import os
+        from divco_tf.tools import _app, _streams
+
+        def main():
+            with _streams.stderr_held():
+                os.write(2, b"noise")
+            print("done")
+
+        _app.run(main, program="divco-toy")
+    """
+    assert python(code, redirect="2>&-") == (0, "done\n", "")
+
+
+def test_progress_is_told_as_long_as_somebody_reads(monkeypatch):
+    class Gone:
+        def write(self, text):
+            raise BrokenPipeError
+
+    stdout = _streams.Stdout(Gone())
+    monkeypatch.setattr(sys, "stdout", stdout)
+    _streams.tell("step 1")
+    assert stdout.error is None
+    with pytest.raises(BrokenPipeError):
+        print("the result")
+    assert isinstance(stdout.error, BrokenPipeError)
+
+
+@pytest.mark.parametrize("where", ["memory", "a temporary file", "nowhere"])
+def test_noise_is_held_back_where_it_can_be_and_shown_after_an_error(capfd, monkeypatch, where):
+    if where != "memory":
+        monkeypatch.delattr(os, "memfd_create")
+    if where == "nowhere":
+        monkeypatch.setattr(_streams.tempfile, "TemporaryFile", refuse)
+    with _streams.stderr_held():
+        os.write(2, b"noise")
+    assert capfd.readouterr().err == ("noise" if where == "nowhere" else "")
+    with pytest.raises(ImportError), _streams.stderr_held():
+        os.write(2, b"why")
+        raise ImportError
+    assert capfd.readouterr().err == "why"
+
+
+def refuse(*arguments):
+    raise FileNotFoundError
+
+
+def test_tensorflow_is_imported_where_there_is_no_temporary_folder(monkeypatch):
+    monkeypatch.setattr(_streams.tempfile, "tempdir", None)
+    monkeypatch.setattr(_streams.tempfile, "gettempdir", refuse)
+    with _streams.temporary_folder_named():
+        assert _streams.tempfile.tempdir == os.sep
+    assert _streams.tempfile.tempdir is None
+
+
+def test_letters_that_a_terminal_lacks_are_escaped(tmp_path):
+    code = "from divco_tf.tools import _app; _app.run(lambda: print('\\xe9 \\udcff'), program='divco-toy')"
+    assert python(code, PYTHONIOENCODING="ascii") == (0, "\\xe9 \\udcff\n", "")
+
+
+def test_a_folder_without_a_run_is_refused(tmp_path):
+    with pytest.raises(_app.InputError, match=r"No run lies there .*Received: .*; divco-train's --model_dir works"):
+        _app.check_model_dir(str(tmp_path))

@@ -121,7 +121,7 @@ def test_progress_is_told_on_stderr_not_too_often(capsys):
         (["--backbone=wide_resnet27_10"], "6 n + 4"),
         (["--backbone=wide_resnet28_10", "--split_factor=0"], "split factor"),
         (["--backbone=wide_resnet28_10", "--split_factor=2,x"], "2,x"),
-        (["--backbone=resnet110", "--split_factor=3"], 'rule="budget"'),
+        (["--backbone=resnet110", "--split_factor=3"], "--rule budget divides by any number"),
         (["--backbone=resnet110", "--rule=width"], "'width'; pass one of paper, budget"),
         (["--backbone=resnet110", "--rule=budget", "--budget=flops"], "'flops'"),
         (["--backbone=wide_resnet10_1", "--rule=budget", "--split_factor=100000"], "split_factor=100000"),

@@ -1,0 +1,143 @@
+"""Includes of configs: which file each stands for, and gin reading that file.
+
+gin looks in the working directory first, whatever file an include stands in. Here a shipped config's include is the
+shipped file. Another's is looked for beside the including file, then in the working directory, then among the shipped.
+"""
+
+import functools
+import io
+import os
+import pathlib
+import re
+import sys
+
+# Plain gin: gin.tf wants tf.estimator, which TensorFlow no longer has.
+import gin
+
+import divco_tf
+from divco_tf.errors import InputError
+from divco_tf.registry import did_you_mean
+
+DEEPEST = 50  # gin recurses; the shipped configs are three deep
+
+_INCLUDE = re.compile(
+    r"""^(?P<head>[ \t]*include[ \t]+)(?P<quote>["'])(?P<name>[^"'\\\n]+)(?P=quote)(?=[ \t]*(?:#.*)?\r?$)""",
+    re.MULTILINE,
+)
+_RESOLVED = "divco-config:"  # leads an absolute path; gin's own reader finds no such file, so ours is asked
+
+
+def configs_dir() -> pathlib.Path:
+    """The folder of the shipped configs: divco_tf/configs when installed, gin/ in a checkout."""
+    package = pathlib.Path(divco_tf.__file__).parent
+    installed = package / "configs"
+    return installed if installed.is_dir() else package.parent / "gin"
+
+
+def parse_config_file(path: pathlib.Path) -> None:
+    """Lets gin parse `path`, its includes resolved; modules beside the files, or where we are, can be imported.
+
+    Raises:
+      InputError: an include that is not found, cannot be read or leads back to a file that includes it.
+    """
+    folders = dict.fromkeys(file.parent for file in _files(path) if not _is_shipped(file))
+    for folder in map(str, (*folders, pathlib.Path.cwd())):  # behind the others, so that they hide no installed module
+        if folder not in sys.path:
+            sys.path.append(folder)
+    _register_reader()
+    try:
+        gin.parse_config_file(f"{_RESOLVED}{path.absolute()}")
+    except RecursionError as error:
+        raise InputError(f"The config includes itself. Received: {path}; an include of another file works.") from error
+
+
+def read(path: pathlib.Path) -> str:
+    """The text of a config.
+
+    Raises:
+      InputError: it cannot be read, or is no text.
+    """
+    try:
+        return path.read_text("utf-8-sig")
+    except UnicodeDecodeError as error:
+        raise InputError(
+            f"A config is a text in UTF-8. Received: {path} ({error.reason}); a .gin file works."
+        ) from None
+    except OSError as error:
+        raise InputError(
+            f"The config cannot be read ({error.strerror}). Received: {path}; a .gin file works."
+        ) from None
+
+
+def included(text: str) -> list[str]:
+    """Names that a config includes, as they stand there, without ".gin"."""
+    return [match["name"].removesuffix(".gin") for match in _INCLUDE.finditer(text)]
+
+
+def _files(path: pathlib.Path) -> list[pathlib.Path]:
+    """`path` and all that it includes, each once."""
+    found: dict[pathlib.Path, None] = {}
+
+    def visit(file: pathlib.Path, chain: tuple[pathlib.Path, ...]) -> None:
+        if file in chain:
+            circle = [str(_shown(part)) for part in (*chain[chain.index(file) :], file)]
+            if len(circle) > 4:
+                circle[2:-2] = ["..."]
+            raise InputError(f"The config includes itself. Received: {' -> '.join(circle)}; leave one include out.")
+        if len(chain) >= DEEPEST:
+            raise InputError(
+                f"The config's includes are too deep. Received: more than {DEEPEST}, one in another, from "
+                f"{_shown(chain[0])}; {DEEPEST} or fewer work."
+            )
+        if file in found:
+            return
+        text = read(file)
+        for match in _INCLUDE.finditer(text):
+            visit(_resolve(match, text, file), (*chain, file))
+        found[file] = None
+
+    visit(path.absolute(), ())
+    return list(found)
+
+
+def _resolve(match: re.Match[str], text: str, file: pathlib.Path) -> pathlib.Path:
+    """The file that an include of `file` stands for; itself only where there is no other."""
+    name, shipped = pathlib.Path(match["name"]).expanduser(), configs_dir()
+    folders = (shipped,) if _is_shipped(file) else (file.parent, pathlib.Path.cwd(), shipped)
+    places = [folder / name.with_name(end) for folder in folders for end in (name.name, f"{name.name}.gin")]
+    there = [pathlib.Path(os.path.normpath(place)) for place in places if place.is_file()]
+    if not there:
+        names = [path.relative_to(shipped).as_posix() for path in shipped.rglob("*.gin")]
+        suggestion = did_you_mean(match["name"].removesuffix(".gin"), [found.removesuffix(".gin") for found in names])
+        line = text.count("\n", 0, match.start()) + 1
+        raise InputError(
+            f"No such file to include: {match['name']}.{suggestion} Received: {match[0].strip()} "
+            f"({_shown(file)}:{line})."
+        )
+    return next((place for place in there if place != file), there[0])
+
+
+@functools.cache
+def _register_reader() -> None:
+    def opened(resolved: str) -> io.StringIO:
+        file = pathlib.Path(resolved.removeprefix(_RESOLVED))
+        text = read(file)
+
+        def replaced(match: re.Match[str]) -> str:
+            return f"{match['head']}{f'{_RESOLVED}{_resolve(match, text, file)}'!r}"
+
+        stream = io.StringIO(_INCLUDE.sub(replaced, text))
+        stream.name = str(_shown(file))  # gin's messages name it
+        return stream
+
+    gin.config.register_file_reader(opened, lambda path: path.startswith(_RESOLVED))
+    gin.add_config_file_search_path(str(configs_dir()))  # for an include whose form is none of ours
+
+
+def _is_shipped(file: pathlib.Path) -> bool:
+    return file.resolve().is_relative_to(configs_dir().resolve())
+
+
+def _shown(path: pathlib.Path) -> pathlib.Path:
+    """`path` as it is written from here."""
+    return path.relative_to(pathlib.Path.cwd()) if path.is_relative_to(pathlib.Path.cwd()) else path
