@@ -14,6 +14,8 @@ from divco_tf.errors import InputError
 
 RESIZES = ("shorter_side_crop", "stretch")
 
+_THIN = 16  # so many times as long as wide, or more: not what cameras make, panoramas included
+
 
 @dataclasses.dataclass(frozen=True)
 class Preprocessing:
@@ -55,7 +57,6 @@ class Preprocessing:
 
     def resized(self, images: tf.Tensor) -> tf.Tensor:
         """The same before normalisation: whole grey levels 0..255, float32 [N, s, s, 3]."""
-        images = _grey_levels(tf.cast(images, tf.float32))
         images = self._stretch(images) if self.resize == "stretch" else self._shorter_side_crop(images)
         return tf.ensure_shape(images, [None, self.image_size, self.image_size, 3])
 
@@ -79,34 +80,69 @@ class Preprocessing:
     def _stretch(self, images: tf.Tensor) -> tf.Tensor:
         size = self.image_size
         if images.shape[1] == images.shape[2] == size:
-            return images
-        fits = tf.reduce_all(tf.equal(tf.shape(images)[1:3], size))
-        return tf.cond(fits, lambda: images, lambda: _bicubic(images, [size, size]))
+            return _grey_levels(images)
+        lengths, sides = _lengths(images), tf.fill([2], tf.constant(size, tf.int64))
+
+        def row(top: tf.Tensor) -> tf.Tensor:
+            return _bicubic(images, sides, tf.stack([top, 0]), (1, size))
+
+        def rows() -> tf.Tensor:  # of a tall strip: its width, if it came first, would make a large image of it
+            single = tf.map_fn(row, tf.range(sides[0]), fn_output_signature=tf.TensorSpec([None, 1, size, 3]))
+            return tf.transpose(single[:, :, 0], [1, 0, 2, 3])
+
+        return tf.case(
+            [
+                (tf.reduce_all(tf.equal(lengths, sides)), lambda: _grey_levels(images)),
+                (lengths[0] > _THIN * lengths[1], rows),
+            ],
+            default=lambda: _bicubic(images, sides, tf.zeros_like(sides), (size, size)),
+        )
 
     def _shorter_side_crop(self, images: tf.Tensor) -> tf.Tensor:
-        size = self.image_size
-        height, width = tf.shape(images)[1], tf.shape(images)[2]
-        shorter, short_side = tf.minimum(height, width), int(self.resize_ratio * size)
-        # In 64 bits: a panorama's product leaves the 32-bit range at 2^31.
-        sides = tf.cast(tf.stack([height, width]), tf.int64) * short_side // tf.cast(shorter, tf.int64)
-        sides = tf.cast(sides, tf.int32)
-        images = _bicubic(images, sides)
+        size, lengths = self.image_size, _lengths(images)
+        sides = lengths * int(self.resize_ratio * size) // tf.reduce_min(lengths)
         # Halves round to even, as Python's round does in torchvision's CenterCrop.
-        top, left = tf.unstack(tf.cast(tf.round(tf.cast(sides - size, tf.float32) / 2.0), tf.int32))
-        return images[:, top : top + size, left : left + size]
+        corner = tf.cast(tf.round(tf.cast(sides - size, tf.float64) / 2), tf.int64)
+        return _bicubic(images, sides, corner, (size, size))
 
 
-def _bicubic(images: tf.Tensor, sides: tf.Tensor | list[int]) -> tf.Tensor:
-    """Bicubic and antialiased, to whole grey levels.
+def _bicubic(images: tf.Tensor, sides: tf.Tensor, corner: tf.Tensor, kept: tuple[int, int]) -> tf.Tensor:
+    """The part from `corner` on, `kept` high and wide, of images resized to `sides`: bicubic, antialiased, grey levels.
 
     Up to version 12 Pillow resizes the width, clips and rounds, then the height (13 turns that round for some shapes).
     In one pass, an overshoot at a sharp edge would leave the range and come back: up to 11 grey levels on digits.
+
+    Of a thin image only the band is looked at that the part is made of, so that memory follows the image and the part.
+    Positions in a band round otherwise. So other images are resized from their first pixel on: to the bit as by
+    `tf.image.resize`, which this was in 0.1.0.
     """
-    for size in ([tf.shape(images)[1], sides[1]], sides):
-        images = tf.image.resize(images, size, method="bicubic", antialias=True)
-        images = _grey_levels(images)
+    lengths = _lengths(images)
+    thin = tf.reduce_max(lengths) > _THIN * tf.reduce_min(lengths)
+    start, stop = tf.where(thin, corner, 0), corner + kept
+    reach = 2 * -(-lengths // sides) + 1  # of the filter, in pixels of the image, and one for rounding
+    first = tf.where(thin, tf.maximum(start * lengths // sides - reach, 0), 0)
+    last = tf.where(thin, tf.minimum(stop * lengths // sides + 1 + reach, lengths), lengths)
+    images = _grey_levels(images[:, first[0] : last[0], first[1] : last[1]])
+    scale = tf.cast(sides, tf.float32) / tf.cast(lengths, tf.float32)
+    shift = tf.cast((first * sides - start * lengths) / lengths, tf.float32)
+    for axis in ([False, True], [True, False]):
+        images = tf.raw_ops.ScaleAndTranslate(
+            images=images,
+            size=tf.cast(tf.where(axis, stop - start, _lengths(images)), tf.int32),
+            scale=tf.where(axis, scale, 1.0),
+            translation=tf.where(axis, shift, 0.0),
+            kernel_type="keyscubic",
+            antialias=True,
+        )
+        top, left = tf.unstack(tf.where(axis, corner - start, 0))
+        images = _grey_levels(images[:, top:, left:])
     return images
 
 
+def _lengths(images: tf.Tensor) -> tf.Tensor:
+    """Height and width in 64 bits: a panorama's products leave the 32-bit range at 2^31."""
+    return tf.shape(images, out_type=tf.int64)[1:3]
+
+
 def _grey_levels(images: tf.Tensor) -> tf.Tensor:
-    return tf.round(tf.clip_by_value(images, 0.0, 255.0))
+    return tf.round(tf.clip_by_value(tf.cast(images, tf.float32), 0.0, 255.0))

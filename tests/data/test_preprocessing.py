@@ -11,6 +11,7 @@ from PIL import Image
 
 from divco_tf.data.datasets import DATASETS
 from divco_tf.data.preprocessing import Preprocessing
+from divco_tf.data.sources.encoded import resized
 from divco_tf.errors import InputError
 from tests.data.images import photograph
 
@@ -65,6 +66,75 @@ def test_any_image_is_resized_within_two_grey_levels_of_pillow(width, height, se
     for preprocessing, expected in ((cropped, with_pillow(image, size)), (stretched, bicubic(image, size, size))):
         ours = preprocessing.resized(np.asarray(image)[None]).numpy()[0]
         assert np.abs(ours - expected).max() <= 2
+
+
+def as_of_0_1_0(preprocessing: Preprocessing, images: tf.Tensor) -> tf.Tensor:
+    """`Preprocessing.resized` of version 0.1.0: the whole image is resized, whatever is kept of it."""
+
+    def bicubic_whole(images, sides):
+        for size in ([tf.shape(images)[1], sides[1]], sides):
+            images = tf.image.resize(images, size, method="bicubic", antialias=True)
+            images = tf.round(tf.clip_by_value(images, 0.0, 255.0))
+        return images
+
+    images, size = tf.cast(images, tf.float32), preprocessing.image_size
+    if preprocessing.resize == "stretch":
+        return bicubic_whole(images, [size, size])
+    height, width = tf.shape(images)[1], tf.shape(images)[2]
+    short_side = int(preprocessing.resize_ratio * size)
+    sides = tf.cast(tf.stack([height, width]), tf.int64) * short_side // tf.cast(tf.minimum(height, width), tf.int64)
+    images = bicubic_whole(images, tf.cast(sides, tf.int32))
+    top, left = tf.unstack(tf.cast(tf.round(tf.cast(sides - size, tf.float32) / 2.0), tf.int32))
+    return images[:, top : top + size, left : left + size]
+
+
+@pytest.fixture(scope="module", params=["shorter_side_crop", "stretch"])
+def old_and_new(request):
+    """Both as an export has them, for images of any size."""
+    preprocessing = Preprocessing(image_size=24, mean=MEAN, std=STD, resize=request.param)
+    signature = [tf.TensorSpec([None, None, None, 3], tf.uint8)]
+    return [
+        tf.function(function, input_signature=signature, autograph=False)
+        for function in (lambda images: as_of_0_1_0(preprocessing, images), preprocessing.resized)
+    ]
+
+
+sides = st.integers(1, 40) | st.integers(1, 300)
+
+
+@settings(deadline=None, max_examples=200)
+@given(height=sides, width=sides, seed=st.integers(0, 99), extreme=st.booleans())
+def test_images_are_resized_as_0_1_0_did_to_the_bit_and_thin_ones_to_a_grey_level(
+    old_and_new, height, width, seed, extreme
+):
+    images = np.random.default_rng(seed).integers(0, 256, (1, height, width, 3), np.uint8)
+    images = np.where(images > 127, 255, 0).astype(np.uint8) if extreme else images
+    old, new = (function(images).numpy() for function in old_and_new)
+    assert np.abs(old - new).max() <= (max(height, width) > 16 * min(height, width))
+
+
+@pytest.mark.parametrize("shape", [(1, 3000), (20_000, 1), (2, 60_000), (60, 6000), (6000, 60)])
+@pytest.mark.parametrize("resize", ["stretch", "shorter_side_crop"])
+def test_of_a_thin_image_only_what_is_kept_is_computed(shape, resize):
+    """The whole would be up to 10^9 pixels."""
+    height, width = shape
+    image = photograph(width, height)
+    for size in (1, 100):
+        preprocessing = Preprocessing(image_size=size, mean=MEAN, std=STD, resize=resize, resize_ratio=1.2)
+        x, y = (0, width), (0, height)
+        if resize == "shorter_side_crop":  # Pillow resizes a box, whose edges are fractions of a pixel
+            sides = [side * int(1.2 * size) // min(shape) for side in shape]
+            y, x = (
+                (start * length / side, (start + size) * length / side)
+                for start, length, side in zip([round((side - size) / 2) for side in sides], shape, sides, strict=True)
+            )
+        at_once = image.resize((size, size), Image.Resampling.BICUBIC, box=(x[0], y[0], x[1], y[1]))
+        width_first = image.resize((size, height), Image.Resampling.BICUBIC, box=(x[0], 0, x[1], height))
+        width_first = width_first.resize((size, size), Image.Resampling.BICUBIC, box=(0, y[0], size, y[1]))
+        ours = tf.function(preprocessing.resized)(tf.constant(image)[None])[0]
+        assert np.abs(ours - np.asarray(width_first).astype(int)).max() <= 2
+        kernels = resized(np.asarray(image), preprocessing).astype(int)  # has either order, by Pillow's rule
+        assert min(np.abs(kernels - np.asarray(other)).max() for other in (width_first, at_once)) <= 2
 
 
 def test_shorter_side_is_that_of_the_reference():

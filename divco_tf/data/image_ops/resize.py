@@ -53,49 +53,64 @@ def resize(image, box, mirror, support, view):
     `box` is (top, left, height, width) in pixels, and inside of the image; nothing outside of it is looked at, as if it
     had been cut out first. `support` is `BICUBIC` or `BILINEAR`; both are antialiased.
     """
+    resize_and_cut(image, box, mirror, support, view.shape[:2], (np.int64(0), np.int64(0)), view)
+
+
+@kernel
+def resize_and_cut(image, box, mirror, support, sides, corner, view):
+    """The same to `sides` (height, width), of which `view` takes what lies from `corner` (top, left) on.
+
+    No more is computed than that, nor more memory taken: a strip of 1 x 3000 pixels, its shorter side resized to 257,
+    would be 257 x 771,000.
+    """
     top, left, height, width = box
     view_height, view_width, _ = view.shape
     rows = image.reshape(image.shape[0], 3 * image.shape[1])
     resized = view.reshape(view_height, 3 * view_width)
-    down = _coefficients(height, view_height, support, False)
-    across = _coefficients(width, view_width, support, mirror)
+    first_row, band_height, down = _coefficients(height, sides[0], corner[0], view_height, support, False)
+    first_column, band_width, across = _coefficients(width, sides[1], corner[1], view_width, support, mirror)
+    top, left = top + first_row, 3 * (left + first_column)
     # The cheaper pass first, by Pillow's rule: rounding in between makes it matter.
-    if height - view_height > max(0, 2 * (width - view_width)):
-        narrow = np.empty((view_height, 3 * width), np.uint8)
-        _combine_rows(rows, top, 3 * left, down, narrow)
+    if height - sides[0] > max(0, 2 * (width - sides[1])):
+        narrow = np.empty((view_height, 3 * band_width), np.uint8)
+        _combine_rows(rows, top, left, down, narrow)
         _resize_width(narrow, 0, 0, across, resized)
     else:
-        wide = np.empty((height, 3 * view_width), np.uint8)
-        _resize_width(rows, top, 3 * left, across, wide)
+        wide = np.empty((band_height, 3 * view_width), np.uint8)
+        _resize_width(rows, top, left, across, wide)
         _combine_rows(wide, 0, 0, down, resized)
 
 
 @kernel
-def _coefficients(length, size, support, mirror):
-    """The first of `length` pixels that each of `size` depends on, int64 [size], of how many, and their weights.
+def _coefficients(length, size, start, wanted, support, mirror):
+    """What `wanted` of `size` pixels, from `start` on, are made of: a band of the `length` pixels that are resized.
 
-    The weights are int32 [size, n], 22 bits behind the point, and zero past a pixel's last.
+    Returns the band's first pixel and its length; and, for each wanted pixel, the first of the band that it depends on,
+    int64 [wanted], of how many, and their weights: int32 [wanted, n], 22 bits behind the point, and zero past a pixel's
+    last.
     """
     scale = length / size
     stretch = max(scale, 1.0)
     reach = support * stretch
-    first, count = np.empty(size, np.int64), np.empty(size, np.int64)
-    weights = np.zeros((size, 2 * np.int64(np.ceil(reach)) + 2), np.int32)
+    first, count = np.empty(wanted, np.int64), np.empty(wanted, np.int64)
+    weights = np.zeros((wanted, 2 * np.int64(np.ceil(reach)) + 2), np.int32)
     exact = np.empty(weights.shape[1])
-    for position in range(size):
+    for target in range(wanted):
+        position = size - 1 - start - target if mirror else start + target
         centre = (position + 0.5) * scale
-        start = max(0, np.int64(centre - reach + 0.5))
-        taps = min(length, np.int64(centre + reach + 0.5)) - start
+        begin = max(0, np.int64(centre - reach + 0.5))
+        taps = min(length, np.int64(centre + reach + 0.5)) - begin
         total = 0.0
         for tap in range(taps):
-            exact[tap] = _filter((tap + start - centre + 0.5) * (1.0 / stretch), support)
+            exact[tap] = _filter((tap + begin - centre + 0.5) * (1.0 / stretch), support)
             total += exact[tap]
-        target = size - 1 - position if mirror else position
-        first[target], count[target] = start, taps
+        first[target], count[target] = begin, taps
         for tap in range(taps):
             weight = exact[tap] / total
             weights[target, tap] = np.int32(weight * _ONE + (0.5 if weight >= 0 else -0.5))  # the cast truncates
-    return first, count, weights
+    band = first.min()
+    extent = (first + count).max() - band
+    return band, extent, (first - band, count, weights)
 
 
 @kernel
@@ -137,8 +152,7 @@ def _combine_rows(source, top, left, coefficients, target):
 def _resize_width(source, top, left, coefficients, target):
     """Fills `target`, uint8 [h, 3 * new width], from `source` [H, 3 * W], from row `top` and column `left` on."""
     height, columns = target.shape
-    width = coefficients[0][-1] + coefficients[1][-1]
-    width = max(width, coefficients[0][0] + coefficients[1][0])  # if mirrored
+    width = (coefficients[0] + coefficients[1]).max()
     turned = np.empty((width, 3 * _LANES), np.uint8)
     resized = np.empty((columns // 3, 3 * _LANES), np.uint8)
     beyond = np.empty(columns, np.uint8)

@@ -5,7 +5,7 @@ import abc
 import numpy as np
 
 from divco_tf.data.decoding import decode
-from divco_tf.data.image_ops.resize import BICUBIC, resize
+from divco_tf.data.image_ops.resize import BICUBIC, resize_and_cut
 from divco_tf.data.preprocessing import Preprocessing
 from divco_tf.data.sources.base import BadImage, Choose, Source, region
 from divco_tf.errors import InputError
@@ -86,6 +86,7 @@ def resized(image: np.ndarray, preprocessing: Preprocessing) -> np.ndarray:
         short = int(preprocessing.resize_ratio * size)
         sides = height * short // min(height, width), width * short // min(height, width)
         top, left = (round((side - size) / 2) for side in sides)
-    whole = np.empty((*sides, 3), np.uint8)
-    resize(np.require(image, np.uint8, "CW"), (0, 0, height, width), False, BICUBIC, whole)
-    return np.ascontiguousarray(whole[top : top + size, left : left + size])
+    view = np.empty((size, size, 3), np.uint8)
+    box = (0, 0, height, width)
+    resize_and_cut(np.require(image, np.uint8, "CW"), box, False, BICUBIC, sides, (top, left), view)
+    return view

@@ -10,7 +10,7 @@ from PIL import Image
 from scipy import stats
 
 from divco_tf.data.image_ops.random_numbers import uniform, view_keys
-from divco_tf.data.image_ops.resize import BICUBIC, BILINEAR, draw_box, resize
+from divco_tf.data.image_ops.resize import BICUBIC, BILINEAR, draw_box, resize, resize_and_cut
 from tests.data.images import photograph
 
 PILLOWS = {BILINEAR: Image.Resampling.BILINEAR, BICUBIC: Image.Resampling.BICUBIC}
@@ -64,6 +64,19 @@ def test_any_crop_is_resized_as_pillow_does(crop, support, mirror):
     np.testing.assert_array_equal(
         ours(image, box, size, support, mirror=mirror), expected[:, ::-1] if mirror else expected
     )
+
+
+@settings(deadline=None, max_examples=200)
+@given(data=st.data(), crop=crops(), support=st.sampled_from(list(PILLOWS)), mirror=st.booleans())
+def test_a_part_of_what_is_resized_is_cut_out_of_the_whole(data, crop, support, mirror):
+    image, box, size = crop
+    corner = tuple(data.draw(st.integers(0, side - 1)) for side in size)
+    kept = [data.draw(st.integers(1, side - at)) for side, at in zip(size, corner, strict=True)]
+    part = np.zeros((*kept, 3), np.uint8)
+    resize_and_cut(image, box, mirror, support, size, corner, part)
+    whole = ours(image, box, size, support, mirror=mirror)
+    top, left = corner
+    np.testing.assert_array_equal(part, whole[top : top + kept[0], left : left + kept[1]])
 
 
 @pytest.mark.parametrize("support", PILLOWS)
