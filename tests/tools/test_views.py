@@ -1,9 +1,13 @@
 """divco-views: contact sheets and checked data."""
 
+import pathlib
+
 import numpy as np
 import pytest
 from PIL import Image
 
+from divco_tf.data.datasets import SPLITS
+from divco_tf.data.sources import open_source
 from tests.data.images import image_folder
 
 DIGITS = "--config=digits/wide_resnet10_2_split4"
@@ -44,6 +48,31 @@ def test_bad_data_are_listed_and_end_with_status_1(divco, tmp_path):
     assert result.status == 1 and result.stderr.startswith("divco-views: error: ") and "cannot be read" in result.stderr
     listed = [line for line in result.stdout.splitlines() if line.startswith("An image cannot be read (")]
     assert listed == sorted(listed) and all(".jpg; " in line for line in listed) and len(listed) > 10
+
+
+def test_every_image_of_all_splits_is_read_once(divco, tmp_path):
+    images = image_folder(tmp_path / "images", classes=2, images=30)
+    parts = {split: open_source("image_folder", split, data_dir=images, held_out=0.1) for split in SPLITS}
+    cut = pathlib.Path(parts["test"].name_of(3))
+    cut.write_bytes(cut.read_bytes()[:-100])
+    (images / "class0" / "Thumbs.db").write_bytes(b"\xd0\xcf\x11\xe0")
+    (images / "class0" / "gone.jpg").symlink_to("/mnt/not-here")
+    told = divco("views", FOLDER, "--check", f"--data_dir={images}")
+    assert told.status == 1 and told.stderr == "divco-views: error: 2 images cannot be read.\n"
+    lines = told.stdout.splitlines()
+    assert str(cut) in "".join(lines[:2]) and "Windows's cache of thumbnails" in "".join(lines[:2])
+    assert lines[2] == "61 images, of which 2 cannot be read" and "gone.jpg" in lines[-1]
+    counts = [int(part.split()[0]) for part in lines[-2].split(", ")]
+    assert sum(counts) == 61 and len(counts) == 3
+
+
+def test_a_split_that_cannot_be_listed_does_not_keep_others_from_being_read(divco, tmp_path):
+    image_folder(tmp_path / "train", classes=2)
+    image_folder(tmp_path / "val", classes=3, images=1)
+    told = divco("views", FOLDER, "--check", f"--data_dir={tmp_path}")
+    assert told.status == 1 and told.stderr.endswith("0 images cannot be read, and 1 splits cannot be listed.\n")
+    assert told.stdout.startswith("The test images cannot be listed: A class of val/ is not in train/.")
+    assert "24 images, of which 0 cannot be read" in told.stdout
 
 
 @pytest.mark.parametrize(

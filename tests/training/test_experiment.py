@@ -1,5 +1,7 @@
 import dataclasses
 import json
+import pathlib
+import shutil
 
 import numpy as np
 import pytest
@@ -16,6 +18,7 @@ from divco_tf.training.optimizers import OptimizerConfig
 from divco_tf.training.records import Records
 from divco_tf.training.schedules import CoTraining, LearningRate
 from divco_tf.training.warm_start import WarmStart
+from tests.data.images import image_folder, photograph
 from tests.tiny import one_line
 from tests.training import runs
 
@@ -98,6 +101,44 @@ def test_other_training_data_are_another_experiment(tmp_path):
     )
     fewer = ArraySource(DIGITS.images[1:], DIGITS.labels[1:], DIGITS.class_names)
     assert "data.images" in refusal(claim_model_dir, tmp_path, runs.experiment(), fewer)
+
+
+@pytest.fixture
+def photographs(tmp_path) -> pathlib.Path:
+    return image_folder(tmp_path / "photographs", images=20)
+
+
+def claims(tmp_path, folder) -> list[str]:
+    """Claims tmp_path/run for the images of a folder; what it said."""
+    said, described = [], runs.experiment(dataset="image_folder", image_size=8, batch_size=4)
+    source = open_source("image_folder", "train", data_dir=folder, image_size=8)
+    claim_model_dir(tmp_path / "run", described, source, report=said.append)
+    return said
+
+
+def test_other_photographs_under_the_same_names_are_another_experiment(tmp_path, photographs):
+    assert claims(tmp_path, photographs) == claims(tmp_path, shutil.copytree(photographs, tmp_path / "moved")) == []
+    for file in photographs.rglob("*.*"):
+        photograph(21, 20, seed=int(file.stem) + 500).save(file)
+    assert "data of as many images and the same labels, but other files" in refusal(claims, tmp_path, photographs)
+
+
+def test_a_file_that_was_replaced_does_not_end_a_run_and_is_told(tmp_path, photographs):
+    claims(tmp_path, photographs)
+    photograph(21, 20, seed=500).save(open_source("image_folder", "train", data_dir=photographs).name_of(0))
+    assert claims(tmp_path, photographs) == [
+        "some image files have changed since the run was begun; it goes on with them as they are"
+    ]
+    assert claims(tmp_path, photographs) == []
+
+
+def test_a_run_of_a_release_that_did_not_record_its_files_goes_on_and_says_so(tmp_path, photographs):
+    claims(tmp_path, photographs)
+    record = json.loads((tmp_path / "run" / "experiment.json").read_text())
+    del record["identity"]["data"]["files_crc32"]
+    (tmp_path / "run" / "experiment.json").write_text(json.dumps(record))
+    assert "did not record which image files it had" in "".join(claims(tmp_path, photographs))
+    assert claims(tmp_path, photographs) == []
 
 
 def test_more_epochs_need_extend(tmp_path):

@@ -363,6 +363,22 @@ def test_an_image_that_cannot_be_read_is_named(tmp_path, split):
     assert "cannot be read" in said and str(broken) in said
 
 
+def test_a_class_folder_that_is_added_while_a_run_goes_on_does_not_matter(tmp_path):
+    folder = image_folder(tmp_path / "images", images=20)
+
+    def report(line):
+        if line.startswith("views: "):
+            image_folder(tmp_path / "more", classes=1)
+            (tmp_path / "more" / "class0").rename(folder / "another")
+
+    described = runs.experiment(
+        dataset="image_folder", image_size=8, batch_size=8, views="none", epochs=2, held_out=0.2
+    )
+    evaluation = runs.run(tmp_path / "run", described, data_dir=str(folder), report=report)
+    assert evaluation.split == "test" and (folder / "another").is_dir()
+    assert {record["split"] for record in runs.records(tmp_path / "run")} == {"held_out", "test"}
+
+
 def test_skipped_images_are_counted_each_epoch_and_the_run_ends(tmp_path):
     images = image_folder(tmp_path / "images", classes=2, images=20)
     bad = sorted(images.rglob("*.jpg"))[::5]

@@ -129,6 +129,77 @@ def test_a_folder_is_counted_and_a_first_image_that_cannot_be_read_is_named(tmp_
     assert bad.startswith("PROBLEM: An image cannot be read") and str(first) in bad
 
 
+def faulty(tmp_path, split, name):
+    """A folder with a fault in the images that are held out or tested on, and what is said of it."""
+    root = tmp_path / "images"
+    image_folder(root / "train", images=10)
+    image_folder(root / "val", images=2)
+    image_folder(root / "test", images=2)
+    place, says = root / split, "no JPEG"
+    if name == "no image":
+        (place / "class1" / "notes.jpg").write_text("text")
+    elif name == "another class":
+        (place / "class1").rename(place / "fox")
+        says = f"A class of {split}/ is not in train/"
+    elif name == "an empty class":
+        (place / "empty").mkdir()
+        says = "A class has no images"
+    elif name == "a cut image":
+        says = "truncated or corrupt"
+        (place / "class0" / "0.png").write_bytes((place / "class0" / "0.png").read_bytes()[:300])
+    else:
+        for part in ("train", "val", "test"):
+            (root / part / "class2").rename(root / part / {"latin-1": "caf\udce9", "a line end": "a\u2028b"}[name])
+        says = "A class has a name that is no line of UTF-8"
+    return root, says
+
+
+@pytest.mark.parametrize("split", ["val", "test"])
+@pytest.mark.parametrize(
+    "name", ["no image", "another class", "an empty class", "a cut image", "latin-1", "a line end"]
+)
+def test_a_fault_of_any_split_is_told_by_plan_and_before_the_first_step_alike(tmp_path, split, name):
+    root, says = faulty(tmp_path, split, name)
+    described = runs.experiment(dataset="image_folder", image_size=8, batch_size=4, held_out=0.1, views="none")
+    for on_error in ("raise", "skip"):
+        options = {"data_dir": str(root), "options": Options(on_error=on_error)}
+        assert says in told(planned(tmp_path / "run", described, **options), "data")
+        with pytest.raises(InputError, match=says):
+            loop.train(described, model_dir=tmp_path / "run", report=print, **options)
+    assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.parametrize("place", ["model_dir", "cache_dir"])
+def test_what_a_run_writes_may_not_lie_among_its_images(tmp_path, place):
+    root = image_folder(tmp_path / "images", images=10)
+    (tmp_path / "link").symlink_to(root)
+    described = runs.experiment(dataset="image_folder", image_size=8, batch_size=4, held_out=0.2)
+    for path in (root, root / "runs" / "1", tmp_path / "link" / "runs", root / "class0" / "run"):
+        places = {"model_dir": tmp_path / "run", "cache_dir": None, place: path}
+        options = Options(cache_dir=places["cache_dir"] and str(places["cache_dir"]))
+        found = planned(places["model_dir"], described, data_dir=str(root), options=options)
+        assert f"{place} lies among the images" in told(found, "data")
+    for path in (root / ".runs", tmp_path / "images2"):
+        assert "of 3 classes" in told(planned(path, described, data_dir=str(root)), "data")
+
+
+def test_a_folder_beside_the_splits_may_hold_runs(tmp_path):
+    image_folder(tmp_path / "train", images=10)
+    image_folder(tmp_path / "val", images=2)
+    described = runs.experiment(dataset="image_folder", image_size=8, batch_size=4)
+    assert "of 3 classes" in told(planned(tmp_path / "runs", described, data_dir=str(tmp_path)), "data")
+    assert "lies among" in told(planned(tmp_path / "val" / "run", described, data_dir=str(tmp_path)), "data")
+
+
+def test_what_is_left_out_of_the_data_is_told(tmp_path):
+    root = image_folder(tmp_path / "images", images=10)
+    (root / "class0" / "gone.jpg").symlink_to("/mnt/not-here")
+    described = runs.experiment(dataset="image_folder", image_size=8, batch_size=4)
+    found = planned(tmp_path / "run", described, data_dir=str(root))
+    assert f"data:        left out: links that lead nowhere, {root}/class0/gone.jpg" in found.lines()
+    assert found.lines()[-1].endswith("yes")
+
+
 def test_data_of_other_classes_are_a_problem(tmp_path):
     folder = image_folder(tmp_path / "images", images=10)
     experiment = runs.experiment(dataset="imagenet", image_size=8)

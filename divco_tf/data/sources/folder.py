@@ -65,11 +65,9 @@ class ImageFolder(EncodedSource):
         return shown(self.root / self.paths[index])
 
     def holds(self, path: pathlib.Path) -> bool:
-        """Whether what is written at `path` would lie among the class folders."""
-        inside = os.path.relpath(os.path.realpath(path), os.path.realpath(self.root))
-        return not inside.startswith("..") and not any(
-            part.startswith(".") and part != "." for part in inside.split("/")
-        )
+        """Whether what is written at `path` would lie among the class folders, or in one that is linked there."""
+        classes = {path.split("/", 1)[0] for path in self.paths}
+        return any(_inside(path, folder) for folder in (self.root, *(self.root / name for name in classes)))
 
     def fingerprint(self) -> Mapping[str, Any]:
         """That of all sources, and of names, sizes and a sample of contents."""
@@ -143,6 +141,12 @@ def _whole(layout: Layout, request: Request) -> tuple[pathlib.Path | None, list[
     else:
         told = f"{name}/ is not used, since nothing is held out; held_out=0.1, say, would choose weights by it"
     return {"train": None, "held_out": layout.validation, "test": layout.test}[request.split], [told]
+
+
+def _inside(path: pathlib.Path, folder: pathlib.Path) -> bool:
+    """Whether `path` lies in a folder, and in no hidden one there, which the listing leaves out."""
+    parts = os.path.relpath(os.path.realpath(path), os.path.realpath(folder)).split("/")
+    return parts == ["."] or not any(part.startswith(".") for part in parts)
 
 
 def _share(layout: Layout, request: Request) -> float:

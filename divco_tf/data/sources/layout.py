@@ -165,18 +165,17 @@ def _splits(
     if len(names) == 1:
         raise InputError(
             f"The folder of images has {names['train']}/ and neither validation/ nor test/ beside it. Received: "
-            f"{shown(root)}; data_dir={shown(root / names['train'])} would work: a share is set apart for testing."
+            f"{shown(root)}; data_dir={shown(root / names['train'])} would work (a share is set apart for testing), or "
+            "another name if that is a class."
         )
-    notes, used = [], {"train": names["train"]}
+    notes, used = [], {}
     for split, name in names.items():
-        if split in have_classes:
+        if split == "test" and "test" not in tested_on and "validation" in names:  # ImageNet's has no labels
+            notes.append(f"{shown(name)}/ is left out: results are reported on {shown(names['validation'])}/")
+        elif split in have_classes:
             used[split] = name
-        elif split == "test" and "test" not in tested_on:  # ImageNet's has no labels
-            notes.append(f"{shown(name)}/ has no class folders, and is left out")
         else:
             raise _ambiguous(root, everything, f"{name}/ is the name of a split, and has no class folders")
-    if "test" not in tested_on:
-        used.pop("test", None)
     if others:
         notes.append(f"beside {shown(' and '.join(used.values()))}, {_counted(others)} left out")
     return Layout(**{split: root / name for split, name in used.items()}, notes=tuple(notes))

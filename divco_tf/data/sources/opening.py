@@ -97,7 +97,7 @@ def open_splits(
         source = _open(facts, dataclasses.replace(request, listings=listings))
         check_class_names(source.class_names)
         for name, path in (writes or {}).items():
-            if source.holds(pathlib.Path(path)):
+            if source.holds(files.local_path(path, name)):
                 raise InputError(
                     f"{name} lies among the images, and would become a class of them. Received: {path}; a folder "
                     f"outside of {request.data_dir} would work."
@@ -117,7 +117,7 @@ def check_class_names(names: Sequence[str]) -> None:
     for name in names:
         if len(name.splitlines()) != 1 or re.search("[\ud800-\udfff]", name):
             raise InputError(
-                f"A class has a name that is no line of UTF-8, so it could not be exported. Received: {shown(name)!r}; "
+                f"A class has a name that is no line of UTF-8, so it could not be exported. Received: '{shown(name)}'; "
                 "rename its folder."
             )
 

@@ -6,7 +6,7 @@ from PIL import Image
 
 from divco_tf.data.sources import ArraySource, open_source
 from divco_tf.data.sources.check import check, tell_unusual
-from tests.data.images import image_folder, photograph
+from tests.data.images import encoded, image_folder, photograph
 
 
 @pytest.fixture
@@ -50,6 +50,25 @@ def test_each_kind_of_bad_file_has_its_line(folder):
     assert f"1 have an EXIF rotation, which is not applied: {train}/class1/turned.jpg" in told
     assert f"1 are animated; their first frame counts: {train}/class1/moves.gif" in told
     assert any(line.startswith("2 classes, from ") for line in told)
+
+
+def test_a_gif_that_is_cut_in_a_later_frame_is_good_for_its_first(folder):
+    frames = [photograph(20, 16, seed=seed).quantize(16) for seed in range(3)]
+    data = encoded(frames[0], "GIF", save_all=True, append_images=frames[1:])
+    for length in range(len(data) // 2, len(data), 29):
+        (folder / "train" / "class0" / f"{length}.gif").write_bytes(data[:length])
+    findings = check(opened(folder), threads=2)
+    assert findings.problems == [] and findings.images > 20
+    tell_unusual(opened(folder), report=print)
+
+
+def test_several_sources_are_counted_together(folder):
+    parts = [
+        open_source("image_folder", split, data_dir=folder, held_out=0.4, image_size=8)
+        for split in ("train", "held_out", "test")
+    ]
+    findings = check(*parts, threads=2)
+    assert findings.images == 10 == sum(findings.by_class.values())
 
 
 def test_rotated_and_animated_images_are_told_of_once_from_a_sample(folder):

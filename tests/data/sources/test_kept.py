@@ -1,6 +1,7 @@
 """Derived files that are kept between runs."""
 
 import fcntl
+import os
 import threading
 
 import pytest
@@ -52,6 +53,33 @@ def test_waiting_for_another_process_is_told(tmp_path):
     thread.join(30)
     assert (tmp_path / "folder").is_dir()
     assert lines == [f"waiting for another process, which holds {tmp_path}/.folder.lock"]
+
+
+def test_what_is_replaced_while_it_is_read_is_read_again(tmp_path):
+    path, loaded = tmp_path / "folder", []
+
+    def build(name):
+        return lambda folder: (folder / "content").write_text(name)
+
+    def load(folder):
+        loaded.append((folder / "content").read_text())
+        if loaded == ["mine"]:  # another process wants something else there
+            kept(path, {"of": "other"}, build("other"), report=print)
+        return loaded[-1]
+
+    kept(path, {"of": "mine"}, build("mine"), report=print)
+    assert kept(path, {"of": "mine"}, build("mine"), load=load, report=print) == "mine"
+    assert loaded == ["mine", "mine"]
+
+
+@pytest.mark.parametrize("fails", ["flock", "fsync", "rename"])
+def test_a_file_system_that_cannot_do_it_is_told_in_one_line(tmp_path, monkeypatch, fails):
+    def refuses(*arguments):
+        raise OSError(28 if fails != "flock" else 37, "No locks" if fails == "flock" else "No space left on device")
+
+    monkeypatch.setattr(fcntl if fails == "flock" else os, fails, refuses)
+    with pytest.raises(InputError, match=r"A folder cannot be written \(No .*\)\. Received: "):
+        kept(tmp_path / "folder", {}, lambda folder: (folder / "content").touch(), report=print)
 
 
 def test_a_folder_that_is_made_may_lie_where_nothing_can_be_written(tmp_path, monkeypatch):

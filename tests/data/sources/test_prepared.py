@@ -2,7 +2,9 @@
 
 import io
 import json
+import os
 import pathlib
+import shutil
 
 import numpy as np
 import pytest
@@ -299,3 +301,29 @@ def test_real_cifar10_is_equal_record_by_record(cifar10_dir):
         np.testing.assert_array_equal(pillow, memory.images[index])
     facts = Preprocessing.for_dataset(get_dataset("cifar10"))
     np.testing.assert_array_equal(facts.resized(memory.images[:9]), memory.images[:9])
+
+
+def test_of_the_versions_that_lie_there_the_newest_whole_one_is_read(tmp_path):
+    folder = cifar10(tmp_path / "with [brackets]")
+    for name in ("5.1.0.backup20240101", "incomplete.9ZK41Q_6.0.0", "06.0.0", "7.0", "5.1.0-old", "10.0.0"):
+        shutil.copytree(folder, folder.parent / name)
+    (folder.parent / "10.0.0" / "dataset_info.json").unlink()
+    shutil.copytree(folder, folder.parent / "5.0.9")
+    for budget in (0, None):
+        assert len(opened(tmp_path / "with [brackets]", memory_budget=budget)) == 11
+    assert "/5.1.0/" in opened(tmp_path / "with [brackets]", **NO_MEMORY).name_of(0)
+    for whole in ("5.1.0", "5.0.9"):
+        shutil.rmtree(folder.parent / whole)
+    with pytest.raises(InputError, match=r"is not prepared\. Received: data_dir .*, with only 06\.0\.0, 10\.0\.0"):
+        opened(tmp_path / "with [brackets]")
+
+
+def test_prepared_data_that_cannot_be_listed_are_told_in_one_line(tmp_path, monkeypatch):
+    cifar10(tmp_path)
+
+    def refuses(path="."):
+        raise PermissionError(13, "Permission denied", str(path))
+
+    monkeypatch.setattr(os, "listdir", refuses)
+    with pytest.raises(InputError, match=r"cannot be listed \(Permission denied\)\. Received: .*/cifar10;"):
+        opened(tmp_path)
