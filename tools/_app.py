@@ -72,7 +72,9 @@ def missing_flag(name: str, values: Iterable[str]) -> InputError:
     return InputError(f"--{name} is missing. Received: none; for example {', '.join(list(values)[:8])}.")
 
 
-def run(main: Callable[..., None], *, program: str, commands: Sequence[str] = ()) -> None:
+def run(
+    main: Callable[..., None], *, program: str, commands: Sequence[str] = (), usage: str = "[--flag=value ...]"
+) -> None:
     """Parses the flags, runs `main`, and exits the process.
 
     Args:
@@ -80,6 +82,7 @@ def run(main: Callable[..., None], *, program: str, commands: Sequence[str] = ()
         (`load_tensorflow`), so that --help and a misspelt name answer at once. Its module's docstring heads --help.
       program: the name in messages, "divco-train".
       commands: what may, and must, stand beside the flags: ("step",) for `divco-benchmark step`.
+      usage: what stands behind the program's name, and command, for --help.
 
     The exit status is 0, also where a reader of stdout has gone (`| head`); 2 after an InputError, a complaint of gin
     or an illegal flag, each told in one line on stderr; 1 after a RunError, or when stdout cannot be written; 75 after
@@ -91,7 +94,8 @@ def run(main: Callable[..., None], *, program: str, commands: Sequence[str] = ()
     os.environ["KERAS_BACKEND"] = "tensorflow"  # whatever ~/.keras/keras.json says
     if hasattr(sys.stdout, "reconfigure"):  # a name that the terminal cannot print is escaped
         sys.stdout.reconfigure(errors="backslashreplace")
-    description = (sys.modules[main.__module__].__doc__ or "").strip()
+    usage = " ".join(["usage:", program, *(["|".join(commands)] if commands else []), usage])
+    description = f"{(sys.modules[main.__module__].__doc__ or '').strip()}\n\n{usage}"
     status: int | str | None = 0
     sys.stdout = stdout = _streams.Stdout(sys.stdout)
     try:
@@ -161,7 +165,7 @@ def _parse_flags(argv: Sequence[str], *, program: str, description: str, command
     """Parses `argv`; returns what stands beside the flags: one of `commands`, or nothing."""
     if {"--help", "-help", "-h", "-?"} & set(argv):
         # absl's own --help shows the main module's flags only, none for a console script, and exits with 1.
-        print(_help(program, description, commands))
+        print(_help(description))
         sys.exit(0)
     if {"--version", "-version"} & set(argv) and ("version" not in flags.FLAGS or len(argv) == 2):
         print(f"{program} {importlib.metadata.version('divco_tf')}")  # divco-export's own --version has a value
@@ -209,9 +213,8 @@ def _is_required(flag: flags.Flag) -> bool:
     return any(_REQUIRED in validator.message for validator in flag.validators)
 
 
-def _help(program: str, description: str, commands: Sequence[str]) -> str:
-    usage = " ".join([program, *(["|".join(commands)] if commands else []), "[--flag=value ...]"])
-    lines = [description, "", f"usage: {usage}", ""]
+def _help(description: str) -> str:
+    lines = [description, ""]
     for flag in _our_flags():
         default = f" (default: {flag.default_as_str})" if flag.default not in (None, [], "") else ""
         required = " (required)" if _is_required(flag) else ""

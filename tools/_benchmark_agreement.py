@@ -186,10 +186,9 @@ def _told(case: Case) -> str:
 
 
 def _trained(case: Case, model_dir: pathlib.Path) -> BranchStack:
-    launcher = pathlib.Path(__file__).with_name("launch_local.sh")
     command = [sys.executable, "-m", __name__, json.dumps(dataclasses.asdict(case)), str(model_dir)]
     if case.workers > 1:
-        command = [str(launcher), str(case.workers), *command]
+        command = [sys.executable, "-m", "divco_tf.tools.launch", str(case.workers), *command]
     environment = {**os.environ, "TF_ENABLE_ONEDNN_OPTS": "1" if case.onednn else "0"}
     done = subprocess.run(command, capture_output=True, text=True, check=False, env=environment)
     if done.returncode:

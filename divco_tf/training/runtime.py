@@ -70,7 +70,7 @@ def _multi_worker() -> tf.distribute.MultiWorkerMirroredStrategy:
     """One strategy a process: its server is started with it, and TensorFlow must not have computed anything before."""
     if not named_workers():
         raise InputError(
-            f"TF_CONFIG names no workers. Received: {os.environ.get('TF_CONFIG', 'none')}; tools/launch_local.sh shows "
+            f"TF_CONFIG names no workers. Received: {os.environ.get('TF_CONFIG', 'none')}; divco-launch shows "
             'how: {"cluster": {"worker": ["host0:port", "host1:port"]}, "task": {"type": "worker", "index": 0}}.'
         )
     try:

@@ -176,7 +176,7 @@ def test_a_termination_is_raised_where_it_is_safe():
 
 def test_strategies_that_do_not_fit_this_computer_are_refused_in_one_line(monkeypatch):
     monkeypatch.delenv("TF_CONFIG", raising=False)
-    for name, says in (("multi_worker_mirrored", "tools/launch_local.sh"), ("tpu", "There is no TPU here")):
+    for name, says in (("multi_worker_mirrored", "divco-launch shows how"), ("tpu", "There is no TPU here")):
         with pytest.raises(InputError) as error:
             make_strategy(name)
         assert tiny.one_line(error.value, says=says)

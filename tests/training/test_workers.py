@@ -1,4 +1,4 @@
-"""Several workers of one job, as processes on this machine (tools/launch_local.sh)."""
+"""Several workers of one job, as processes on this machine (divco-launch)."""
 
 import os
 import pathlib
@@ -36,7 +36,7 @@ print("accuracy", evaluation.accuracy)
 
 def launch(model_dir: pathlib.Path, described: dict) -> subprocess.Popen:
     environment = {**os.environ, "PYTHONPATH": str(ROOT), "TF_CPP_MIN_LOG_LEVEL": "3", "TF_ENABLE_ONEDNN_OPTS": "1"}
-    command = [ROOT / "tools" / "launch_local.sh", str(WORKERS), sys.executable, "-uc", WORKER]
+    command = [sys.executable, "tools/launch.py", str(WORKERS), sys.executable, "-uc", WORKER]
     return subprocess.Popen(
         [*command, str(model_dir), repr(described)],
         cwd=ROOT,
@@ -71,7 +71,7 @@ print("made", flush=True)
 os.kill(os.getpid(), signal.SIGTERM)
 time.sleep(5)
 """
-    command = [ROOT / "tools" / "launch_local.sh", "1", sys.executable, "-c", code]
+    command = [sys.executable, "tools/launch.py", "1", sys.executable, "-c", code]
     done = subprocess.run(command, cwd=ROOT, text=True, capture_output=True, check=False, timeout=120)
     assert "made" in done.stdout
     assert done.returncode == 128 + signal.SIGTERM, done.stdout + done.stderr
