@@ -202,6 +202,20 @@ def untuned_prefetching() -> Iterator[None]:
         multi_device_iterator_ops._create_device_dataset = make
 
 
+@contextlib.contextmanager
+def op_determinism() -> Iterator[None]:
+    """Operations give the same results each time in this context; the public function only turns that on."""
+    from tensorflow.python.framework import config
+
+    before = config.is_op_determinism_enabled()
+    config.enable_op_determinism()
+    try:
+        yield
+    finally:
+        if not before:
+            config.disable_op_determinism()
+
+
 def check_workers_every(strategy: Any, seconds: int) -> None:
     """How often a MultiWorkerMirroredStrategy asks whether its workers live; else a lost one hangs the job longer."""
     if not hasattr(strategy.extended, "_check_health_interval"):

@@ -10,7 +10,6 @@ class Erasing:
 
 import dataclasses
 import functools
-import json
 import math
 import os
 import types
@@ -175,20 +174,9 @@ def _fitted_tuple(value: Any, hint: Any, arguments: Sequence[Any]) -> tuple:
 
 
 def _fitted_mapping(value: Any, hint: Any) -> dict:
-    """The settings of something by name; they are written down with a run, so they are what JSON can hold."""
     if not isinstance(value, dict) or not all(isinstance(key, str) for key in value):
         raise _Unfit(_told(hint))
-    try:
-        json.dumps(value, default=_as_dict, allow_nan=False)
-    except (TypeError, ValueError, RecursionError):
-        raise _Unfit(_told(hint)) from None
     return value
-
-
-def _as_dict(value: Any) -> Any:
-    if not dataclasses.is_dataclass(value) or isinstance(value, type):
-        raise TypeError
-    return dataclasses.asdict(value)
 
 
 def _is_one(value: Any, hint: Any) -> bool:

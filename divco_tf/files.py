@@ -14,8 +14,10 @@ import pathlib
 import re
 import secrets
 import shutil
+import socket
 import tempfile
-from collections.abc import Iterator
+import time
+from collections.abc import Callable, Iterator
 from typing import Any
 
 from divco_tf.errors import InputError, shown
@@ -206,6 +208,83 @@ def without_patterns(folder: pathlib.Path) -> Iterator[pathlib.Path]:
             yield link
     finally:
         os.close(descriptor)
+
+
+class FolderLock:
+    """Keeps other processes from writing into a folder as long as this one lives; a killed one leaves no lock.
+
+    Args:
+      folder: in which the lock lies, a hidden file.
+    """
+
+    def __init__(self, folder: pathlib.Path) -> None:
+        self._folder, self._lock = folder, None
+
+    def __enter__(self) -> "FolderLock":
+        return self
+
+    def __exit__(self, *_: Any) -> None:
+        self.release()
+
+    def acquire(self, purpose: str, *, report: Callable[[str], None]) -> None:
+        """Takes the lock, unless it has been taken; a file system that has no locks is reported.
+
+        Raises:
+          InputError: another process holds it.
+        """
+        if self._lock is not None:
+            return
+        try:
+            self._lock = _open_lock(self._folder / _LOCK, os.O_CREAT)
+            if not _flocked(self._lock):
+                os.close(self._lock)
+                self._lock = None
+                raise InputError(
+                    f"{purpose} is in use. Received: {self._folder}, {self._told()}; wait for it, or choose another."
+                )
+        except OSError as error:
+            report(
+                f"{purpose} cannot be locked ({error.strerror}): nothing keeps a second process out of {self._folder}"
+            )
+            return
+        with contextlib.suppress(OSError):  # a full disk, say: the lock holds all the same
+            os.ftruncate(self._lock, 0)
+            os.write(self._lock, f"{os.getpid()} on {socket.gethostname()}\n".encode())
+
+    def holder(self) -> str | None:
+        """Who holds it, for a line; None: nobody."""
+        try:
+            lock = _open_lock(self._folder / _LOCK, 0)
+        except OSError:
+            return None
+        try:
+            return None if _flocked(lock) else self._told()
+        except OSError:
+            return None
+        finally:
+            os.close(lock)
+
+    def release(self) -> None:
+        """Gives it back."""
+        if self._lock is not None:
+            os.close(self._lock)
+            self._lock = None
+
+    def _told(self) -> str:
+        with contextlib.suppress(OSError, ValueError):
+            return f"by process {(self._folder / _LOCK).read_text().strip() or '?'}"
+        return "by another process"
+
+
+def _flocked(lock: int) -> bool:
+    """Whether a lock could be had; who only looks at one holds it for a moment."""
+    for _ in range(20):
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            return True
+        except BlockingIOError:
+            time.sleep(0.02)
+    return False
 
 
 def make_writable(directory: pathlib.Path, purpose: str) -> pathlib.Path:

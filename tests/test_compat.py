@@ -29,6 +29,9 @@ def test_every_hook_is_a_method_of_its_class_with_these_parameters(hook):
         ("keras.src.backend.common.global_state", "set_global_attribute", ("name", "value")),
         ("keras.src.models.functional", "operation_fn", ("operation", "call_context_args")),
         ("keras.src.backend", "compute_output_spec", ("fn", "args", "kwargs")),
+        ("tensorflow.python.framework.config", "enable_op_determinism", ()),
+        ("tensorflow.python.framework.config", "disable_op_determinism", ()),
+        ("tensorflow.python.framework.config", "is_op_determinism_enabled", ()),
         ("tensorflow.python.ops.control_flow_util", "GraphOrParentsInXlaContext", ("graph",)),
         (
             "tensorflow.python.data.ops.multi_device_iterator_ops",

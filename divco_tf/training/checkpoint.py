@@ -222,9 +222,13 @@ class CheckpointWriter:
         self._step = 0
 
     def save(self, step: int, state: State, *, protected: Collection[int] = ()) -> None:
-        """Begins to write a checkpoint, after the one before has been written."""
+        """Begins to write a checkpoint of the present values, after the one before has been written."""
         self.wait()
-        values = snapshot(state)
+        self.write(step, snapshot(state), protected=protected)
+
+    def write(self, step: int, values: Mapping[str, tf.Tensor], *, protected: Collection[int] = ()) -> None:
+        """As `save`, of values that `snapshot` has taken."""
+        self.wait()
         if not self._writes:
             return
         self._step, self._error = step, None

@@ -66,12 +66,7 @@ class CoTrainingModel(keras.Model):
     ) -> None:
         cotraining = CoTraining() if cotraining is None else cotraining
         _check_arguments(stack, cotraining, steps_per_epoch, ensembling, label_smoothing, micro_batches)
-        if stack.synchronised_norm and (jit == "on" or remat or branches_in_turn):
-            raise InputError(
-                f"Replicas cannot meet inside of XLA or recomputed functions. Received: synchronised_norm=True, "
-                f"jit={jit!r}, remat={remat}, branches_in_turn={branches_in_turn}; jit='auto' and no recomputation "
-                "would work."
-            )
+        check_synchronised_norm(stack.synchronised_norm, jit=jit, remat=remat, branches_in_turn=branches_in_turn)
         check_ema_decay(ema_decay)
         super().__init__(name=name or f"cotraining_{stack.name}")
         self.stack = stack
@@ -382,6 +377,20 @@ def _place_in_global_batch(size: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
     sizes = tf.cast(context.all_reduce(tf.distribute.ReduceOp.SUM, mine), tf.int32)
     before = tf.range(context.num_replicas_in_sync) < context.replica_id_in_sync_group
     return tf.reduce_sum(tf.where(before, sizes, 0)), tf.reduce_sum(sizes)
+
+
+def check_synchronised_norm(synchronised_norm: bool, *, jit: str, remat: bool, branches_in_turn: bool) -> None:
+    """Refuses synchronised batch norm where replicas cannot meet.
+
+    Raises:
+      InputError: as said.
+    """
+    if synchronised_norm and (jit == "on" or remat or branches_in_turn):
+        raise InputError(
+            f"Replicas cannot meet inside of XLA or recomputed functions. Received: synchronised_norm=True, "
+            f"jit={jit!r}, remat={remat}, branches_in_turn={branches_in_turn}; jit='auto' and no recomputation "
+            "would work."
+        )
 
 
 def check_ema_decay(decay: float | None) -> None:

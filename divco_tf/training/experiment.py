@@ -3,10 +3,7 @@
 import dataclasses
 import json
 import pathlib
-import platform
-import typing
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from importlib import metadata
 from typing import Annotated, Any
 
 from divco_tf import fields, files
@@ -15,24 +12,25 @@ from divco_tf.data.datasets import Dataset, get_dataset
 from divco_tf.data.policies import ViewPolicy, get_policy
 from divco_tf.data.preprocessing import Preprocessing
 from divco_tf.data.sources import Source, open_source, open_splits
-from divco_tf.data.sources.fingerprints import difference, same_data, told_of_data
+from divco_tf.data.sources.fingerprints import same_data, told_of_data
 from divco_tf.data.sources.layout import composed
 from divco_tf.errors import InputError
 from divco_tf.fields import AtLeast0, OneOf, Positive, Within
-from divco_tf.models.branch_stack import BranchStack, build
+from divco_tf.models.branch_stack import BranchStack
 from divco_tf.models.divide import BUDGETS, RULES
 from divco_tf.models.spec import branch_spec, check_division
 from divco_tf.models.summary import Sizes
 from divco_tf.models.template import PRECISIONS
+from divco_tf.training import record
 from divco_tf.training.checkpoint import Checkpoint, Checkpoints
 from divco_tf.training.losses import ENSEMBLING
 from divco_tf.training.optimizers import OptimizerConfig
+from divco_tf.training.record import RECORD, write_record
 from divco_tf.training.records import Records
 from divco_tf.training.schedules import CoTraining, LearningRate
 from divco_tf.training.warm_start import WarmStart
 
 WEIGHTS = ("last", "best", "ema")
-RECORD = "experiment.json"
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -100,6 +98,7 @@ class Experiment:
     def __post_init__(self) -> None:
         fields.check(self)
         get_dataset(self.dataset)
+        object.__setattr__(self, "overrides", record.with_tuples(self.backbone, self.overrides))
         check_division(self.backbone, **self._division)  # refuses what no network is, before any data is read
         if isinstance(self.views, tuple) and len(self.views) != self.split_factor:
             raise InputError(
@@ -126,18 +125,27 @@ class Experiment:
         policies = tuple(get_policy(policy) if isinstance(policy, str) else policy for policy in named)
         return policies if isinstance(self.views, tuple) else policies[0]
 
-    def build(self, num_classes: int, *, devices: Sequence[str] | None = None) -> BranchStack:
-        """The experiment's stack with initial weights; its branches on `devices`, if they are told."""
+    def build(self, num_classes: int, *, devices: Sequence[str] | None = None, branch: Any = None) -> BranchStack:
+        """The experiment's stack with initial weights.
+
+        Args:
+          num_classes: K.
+          devices: where its branches lie, if that is told.
+          branch: the spec of each, if it is not to be what the backbone's table and the rule say.
+        """
         size = self.preprocessing.image_size
-        return build(
-            self.backbone,
+        if branch is None:
+            branch = self.branch_spec(num_classes)
+        return BranchStack(
+            spec=branch,
+            split_factor=self.split_factor,
             num_classes=num_classes,
             input_shape=(size, size, 3),
             precision=self.precision,
             seed=self.seed,
             devices=devices,
             synchronised_norm=self.synchronised_norm,
-            **self._division,
+            name=f"{self.backbone}_x{self.split_factor}",
         )
 
     def branch_spec(self, num_classes: int) -> Any:
@@ -201,10 +209,11 @@ class Experiment:
     def identity(self, source: Source | None) -> dict[str, Any]:
         """What must be the same for a run to go on in a model_dir: this experiment, and the training data's labels."""
         resolved = dataclasses.replace(self, views=self.view_policies, image_size=self.preprocessing.image_size)
-        data = None
-        if source is not None:
-            data = source.fingerprint()
-        content = {**dataclasses.asdict(resolved), "data": data}
+        content = {
+            **dataclasses.asdict(resolved),
+            "overrides": record.overrides_to_json(self.backbone, self.overrides),
+            "data": None if source is None else source.fingerprint(),
+        }
         return json.loads(json.dumps(content))
 
 
@@ -215,12 +224,14 @@ class Run:
     Attributes:
       imported: of weights that were trained elsewhere, where they are from and their licence; what the experiment says
         of training is then not theirs.
+      branch: the spec of each branch when the run was begun; None: what the backbone's table says now.
     """
 
     model_dir: pathlib.Path
     experiment: Experiment
     class_names: tuple[str, ...]
     imported: Mapping[str, Any] | None = None
+    branch: Any = None
 
     @property
     def checkpoints(self) -> Checkpoints:
@@ -270,7 +281,7 @@ class Run:
         found = self.best_checkpoint if weights == "best" else None if absent else self.checkpoints.last()
         if found is None:
             why = "no checkpoint has been written yet"
-            if weights == "best":
+            if weights == "best" and not self.experiment.held_out:
                 why = "the run held no images out to choose by (held_out=0)"
             elif absent:
                 why = "the run kept no moving average of its weights (ema_decay=None)"
@@ -300,14 +311,14 @@ def open_run(model_dir: str | pathlib.Path) -> Run:
     Raises:
       InputError: there is none.
     """
-    model_dir = pathlib.Path(model_dir)
-    path = model_dir / RECORD
-    if not path.is_file():
+    model_dir = files.local_path(model_dir, "model_dir")
+    if not (model_dir / RECORD).is_file():
         raise InputError(
             f"No run lies there ({RECORD} is missing). Received: {model_dir}; pass a model_dir of training."
         )
-    record = json.loads(path.read_text())
-    return Run(model_dir, _experiment(record), tuple(record["class_names"]), record.get("imported"))
+    found = record.read_record(model_dir)
+    experiment, branch = _experiment(found, model_dir), record.branch_of(found)
+    return Run(model_dir, experiment, tuple(found["class_names"]), found.get("imported"), branch)
 
 
 def claim_model_dir(
@@ -317,17 +328,29 @@ def claim_model_dir(
     *,
     extend: bool = False,
     report: Callable[[str], None] = lambda line: None,
+    branch: Any = None,
+    **more: Any,
 ) -> Run:
-    """Makes `model_dir` the place of `experiment`, or finds it there already; `report` is told what of it has changed.
+    """Makes `model_dir` the place of `experiment`, or finds it there already.
+
+    Args:
+      model_dir: of the run.
+      experiment: what is trained.
+      source: its training images.
+      extend: it may be trained for more epochs than before.
+      report: is told of data that may have changed.
+      branch: the spec of each branch, if the caller knows it already.
+      more: what else the record keeps.
 
     Raises:
       InputError: another experiment lies there (the differences are named), or the folder cannot be written.
     """
-    path = files.make_writable(model_dir, "model_dir") / RECORD
+    branch = experiment.branch_spec(source.num_classes) if branch is None else branch
     identity = experiment.identity(source)
-    check_model_dir(model_dir, identity, extend=extend, report=report)
-    write_record(path, identity, source.class_names)
-    return Run(model_dir, experiment, source.class_names)
+    check_model_dir(model_dir, identity, extend=extend, report=report, branch=branch)
+    path = files.make_writable(model_dir, "model_dir") / RECORD
+    write_record(path, identity, source.class_names, branch=record.spec_to_json(branch), **more)
+    return Run(model_dir, experiment, source.class_names, branch=branch)
 
 
 def check_model_dir(
@@ -336,38 +359,35 @@ def check_model_dir(
     *,
     extend: bool = False,
     report: Callable[[str], None] = lambda line: None,
+    branch: Any = None,
 ) -> bool:
     """Whether the experiment of an `identity` lies in `model_dir` already; nothing is written.
 
-    An identity without data (None) is compared without them. `report` is told of data that may have changed.
+    An identity without data (None) is compared without them, and the spec of each branch where it is told. `report` is
+    told of data that may have changed.
 
     Raises:
       InputError: another experiment lies there; the differences are named.
     """
-    path = model_dir / RECORD
-    if not path.exists():
+    if not (model_dir / RECORD).exists():
         return False
-    record = json.loads(path.read_text())
-    if "imported" in record:
+    found = record.read_record(model_dir)
+    if "imported" in found:
         raise InputError(f"An imported checkpoint is not trained on. Received: {model_dir}; choose another model_dir.")
     # Read and written again: a run of a release that did not have a field yet had its default.
-    data = None if identity["data"] is None else record["identity"]["data"]
-    before = {**_experiment(record).identity(None), "data": data}
+    data = None if identity["data"] is None else found["identity"].get("data")
+    before = {**_experiment(found, model_dir).identity(None), "data": data}
     different = [key for key in identity if key != "data" and identity[key] != before.get(key)]
     different += ["data"] * (not same_data(data, identity["data"]))
     longer = different == ["epochs"] and identity["epochs"] > before["epochs"]
     if different and not (longer and extend):
-        told = "; ".join(_difference(key, before.get(key), identity[key]) for key in different)
+        told = "; ".join(record.told_difference(key, before.get(key), identity[key]) for key in different)
         way_out = "pass --extend to train it for more epochs" if longer else "choose another model_dir"
         raise InputError(f"{model_dir} holds another experiment. Received: {told}; {way_out}.")
+    record.check_branch(found, branch, model_dir)
     if line := told_of_data(data, identity["data"]):
         report(line)
     return True
-
-
-def write_record(path: pathlib.Path, identity: Mapping[str, Any], class_names: Sequence[str], **more: Any) -> None:
-    """Writes what `open_run` reads."""
-    files.write_json(path, {"identity": identity, "class_names": list(class_names), "versions": versions(), **more})
 
 
 def load(model_dir: str | pathlib.Path, *, weights: str = "last") -> BranchStack:
@@ -385,7 +405,7 @@ def load(model_dir: str | pathlib.Path, *, weights: str = "last") -> BranchStack
     """
     run = open_run(model_dir)
     checkpoint = run.checkpoint(weights)
-    stack = run.experiment.build(len(run.class_names))
+    stack = run.experiment.build(len(run.class_names), branch=run.branch)
     while True:
         try:
             checkpoint.restore({"ema" if weights == "ema" else "stack": stack.variables}, partial=True)
@@ -398,41 +418,13 @@ def load(model_dir: str | pathlib.Path, *, weights: str = "last") -> BranchStack
             return stack
 
 
-def versions() -> dict[str, str]:
-    """Versions of what a run computes with."""
-    packages = ("divco_tf", "tensorflow", "keras", "numpy", "numba")
-    return {"python": platform.python_version(), **{name: metadata.version(name) for name in packages}}
-
-
-def _experiment(record: Mapping[str, Any]) -> Experiment:
+def _experiment(found: Mapping[str, Any], model_dir: pathlib.Path) -> Experiment:
     """The experiment that a model_dir's record tells of."""
-    identity = {key: value for key, value in record["identity"].items() if key != "data"}
-    return _from_json(Experiment, identity)
-
-
-def _from_json(kind: Any, content: Any) -> Any:
-    """A value of type `kind` after `dataclasses.asdict` and JSON: lists are tuples again, dicts dataclasses."""
-    if isinstance(content, list):
-        return tuple(_from_json(kind, element) for element in content)
-    found = next(_dataclasses_in(kind), None)
-    if not isinstance(content, dict) or found is None:
-        return content
-    hints = typing.get_type_hints(found)
-    return found(**{key: _from_json(hints[key], value) for key, value in content.items()})
-
-
-def _dataclasses_in(hint: Any) -> Iterator[type]:
-    """The dataclasses that a type hint names."""
-    if dataclasses.is_dataclass(hint):
-        yield hint
-    for inner in typing.get_args(hint):
-        yield from _dataclasses_in(inner)
-
-
-def _difference(key: str, before: Any, now: Any) -> str:
-    if key == "data":
-        return difference(before, now)
-    if isinstance(before, dict) and isinstance(now, dict):
-        names = [name for name in {**before, **now} if before.get(name) != now.get(name)]
-        return ", ".join(_difference(f"{key}.{name}", before.get(name), now.get(name)) for name in names)
-    return f"{key} {now!r} (there {before!r})"
+    identity = {key: value for key, value in found["identity"].items() if key != "data"}
+    if identity.get("cotraining", ()) is None:  # 0.1.0 took that for the default
+        del identity["cotraining"]
+    try:
+        overrides = record.overrides_from_json(identity.get("backbone"), identity.pop("overrides", {}))
+        return record.from_json(Experiment, {**identity, "overrides": overrides})
+    except (InputError, TypeError, AttributeError) as error:
+        raise InputError(f"{RECORD} is not the record of a run that is known here ({model_dir}). {error}") from error

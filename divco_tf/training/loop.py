@@ -4,28 +4,35 @@ The loop is ours and not `fit`'s, so that its state is exact to the step: one tf
 `strategy.run(model.train_step)`, batches that are a function of (seed, step), checkpoints between steps.
 """
 
+import contextlib
 import dataclasses
 import functools
+import math
 import pathlib
+import signal
 import threading
 from collections.abc import Callable
 from typing import Any
 
 import tensorflow as tf
 
-from divco_tf import files
-from divco_tf.data.pipeline import ViewPipeline, reading
+from divco_tf import compat, files
+from divco_tf.data import pipeline
+from divco_tf.data.pipeline import reading
 from divco_tf.data.sources import Source, cached
 from divco_tf.data.sources.check import tell_unusual
 from divco_tf.errors import Preempted, RunError
-from divco_tf.training.checkpoint import Checkpoints, CheckpointWriter
-from divco_tf.training.cotraining import CoTrainingModel
+from divco_tf.training.checkpoint import Checkpoint, Checkpoints, CheckpointWriter, snapshot
+from divco_tf.training.checks import check_evaluated, check_places, check_settings
 from divco_tf.training.evaluation import Evaluation, Predictor, score
 from divco_tf.training.experiment import Experiment, claim_model_dir, load
 from divco_tf.training.options import Options
+from divco_tf.training.parts import make_model as make_model
+from divco_tf.training.parts import make_pipeline as make_pipeline
 from divco_tf.training.progress import Progress, StepTimes
+from divco_tf.training.record import RECORD, bearing, read_record, told_of_another_way
 from divco_tf.training.records import Records
-from divco_tf.training.runtime import Interrupts, Job, branch_devices, distributed, make_strategy
+from divco_tf.training.runtime import Interrupts, Job, check_workers, distributed, make_strategy
 from divco_tf.training.warm_start import warm_start
 from divco_tf.training.watch import Watch
 
@@ -64,13 +71,19 @@ def train(
         last good checkpoint stays.
       Preempted: SIGTERM came; a checkpoint of the step has been written.
     """
-    run = _Run(experiment, pathlib.Path(model_dir), data_dir, options or Options(), extend, report)
-    if operative_config is not None and run.job.chief:
-        files.write_text(run.model_dir / "config.gin", operative_config)
-    with reading(), run.job.watched(run.last_checkpoint_told):
-        with Interrupts() as interrupts:
-            run.train(interrupts)
-        return run.finish()
+    model_dir, options = files.local_path(model_dir, "model_dir"), options or Options()
+    deterministic = compat.op_determinism() if options.deterministic else contextlib.nullcontext()
+    with Interrupts(signal.SIGTERM) as interrupts, deterministic, files.FolderLock(model_dir) as lock, reading():
+        try:
+            run = _Run(experiment, model_dir, data_dir, options, extend, report, lock, interrupts)
+        except Preempted:
+            raise Preempted("SIGTERM came before the first step; the same command begins again.") from None
+        if operative_config is not None and run.job.chief:
+            files.write_text(run.model_dir / "config.gin", operative_config)
+        with run.job.watched(run.last_checkpoint_told):
+            with interrupts.noting(signal.SIGINT):
+                run.train(interrupts)
+            return run.finish(interrupts)
 
 
 class _Run:
@@ -84,23 +97,26 @@ class _Run:
         options: Options,
         extend: bool,
         report: Callable[[str], None],
+        lock: files.FolderLock,
+        interrupts: Interrupts,
     ) -> None:
         self.experiment, self.options, self.report, self.model_dir = experiment, options, report, model_dir
-        self.data_dir = data_dir
-        _ = experiment.view_policies  # an unknown one is refused before data are read
+        self.data_dir, self._interrupts = data_dir, interrupts
+        check_workers(options.strategy)
         self.strategy = make_strategy(options.strategy)  # several workers': before TensorFlow computes anything
         self.job = Job(self.strategy)
-        if options.deterministic:
-            tf.config.experimental.enable_op_determinism()
+        check_settings(experiment, options, replicas=self.strategy.num_replicas_in_sync)
+        if check_places(experiment, model_dir, extend=extend) and self.job.chief:
+            lock.acquire("model_dir", report=report)
         self._sources = self._open_splits()  # all of them: a fault of the test images is told now, not at the end
         source = self._sources.pop("train")
         tell_unusual(source, report=report)
-        experiment.check_run(replicas=self.strategy.num_replicas_in_sync, micro_batches=options.micro_batches)
         self.pipeline = make_pipeline(experiment, self._cached(source), on_error=options.on_error, part=self.job.part)
         warm_up = threading.Thread(target=self.pipeline.warm_up, daemon=True)  # while the model is built
         warm_up.start()
         self.steps_per_epoch = self.pipeline.steps_per_epoch
         self.total_steps = experiment.epochs * self.steps_per_epoch
+        interrupts.check()
         with self.strategy.scope():
             self.model = make_model(
                 experiment, num_classes=source.num_classes, steps_per_epoch=self.steps_per_epoch, options=options
@@ -110,8 +126,14 @@ class _Run:
             other = load(start.model_dir, weights=start.weights)
             report(warm_start(self.model.stack, other, branches=start.branches))
             self.model.reset_ema()
+        interrupts.check()
+        order = getattr(pipeline, "ORDER", 1)
+        computed = bearing(options, replicas=self.strategy.num_replicas_in_sync)
+        before = read_record(model_dir) if (model_dir / RECORD).exists() else None
         if self.job.chief:
-            claim_model_dir(model_dir, experiment, source, extend=extend, report=report)
+            lock.acquire("model_dir", report=report)
+            branch, more = self.model.stack.spec, {"computed": computed, "order": order}
+            claim_model_dir(model_dir, experiment, source, extend=extend, report=report, branch=branch, **more)
             files.remove_unfinished(model_dir)
             self.checkpoints.remove_unfinished()
         self.records = Records(model_dir, writes=self.job.chief)
@@ -127,6 +149,9 @@ class _Run:
         self.times = StepTimes()
         self.watch = Watch(model_dir, report=report, profile=options.profile, writes=self.job.chief)
         self.step = self._resume()
+        if before is not None and 0 < self.step < self.total_steps:
+            for line in told_of_another_way(before, computed=computed, order=order):
+                report(line)
 
     def train(self, interrupts: Interrupts) -> None:
         """Runs the remaining steps, with logs, evaluations and checkpoints between them."""
@@ -190,19 +215,26 @@ class _Run:
         batches, megabytes = self.pipeline.batches_at_once(self.options.threads), self.pipeline.batch_bytes / 2**20
         return f"views: {batches + 2} batches of {megabytes:.1f} MB in memory at most, {batches} made at once"
 
-    def finish(self) -> Evaluation:
+    def finish(self, interrupts: Interrupts) -> Evaluation:
         """Evaluates the last weights on the test images, when all of the run lies on disk.
 
         Raises:
           RunError: the last checkpoint cannot be written.
+          Preempted: SIGTERM came.
         """
         last = self.checkpoints.last()
-        if self.job.chief and (last is None or last.step < self.step):
+        written = not self.job.chief or (last is not None and last.step >= self.step)
+        if not all(self.job.gathered(int(written))):
             raise RunError(
                 f"The last checkpoint, of step {self.step}, cannot be written. Received: {self.checkpoints.directory}; "
                 "make room there, and the same command goes on from the one before."
             )
-        evaluation = self._evaluate("test", _nothing)
+        try:
+            evaluation = self._evaluate("test", interrupts.check)
+        except Preempted:
+            raise Preempted(
+                f"SIGTERM came: {self.last_checkpoint_told()}; the same command evaluates it on the test images."
+            ) from None
         try:
             self.records.write()
         except OSError as error:
@@ -227,9 +259,10 @@ class _Run:
             memory_budget=options.memory_budget,
             index_dir=options.cache_dir,
             writes={name: path for name, path in writes.items() if path is not None},
-            report=self.report,
+            report=self._told_meanwhile,
         )
         sources = dict(opened)
+        check_evaluated(sources)
         for note in dict.fromkeys(note for source in sources.values() for note in source.notes):
             self.report(note)
         return sources
@@ -243,16 +276,29 @@ class _Run:
             memory_budget=options.memory_budget,
             cache_dir=options.cache_dir,
             threads=options.threads,
-            report=self.report,
+            report=self._told_meanwhile,
         )
+
+    def _told_meanwhile(self, line: str) -> None:
+        """A line of what may take minutes, and a chance to end it."""
+        self.report(line)
+        self._interrupts.check()
 
     def _resume(self) -> int:
         found = self.checkpoints.restore_last(self.state, report=self.report, set_aside=self.job.chief)
         step = 0 if found is None else found.step
         self.job.check_same("step of the last checkpoint", step, at=self.checkpoints.directory)
+        self.job.check_same("checksum of metrics.json", self.records.checksum(), at=self.model_dir)
         if found is not None:
-            self.report(f"going on from step {step} of {self.total_steps} ({found.path})")
+            self.report(self._resumed_told(found))
         return step
+
+    def _resumed_told(self, found: Checkpoint) -> str:
+        place = f"step {found.step} of {self.total_steps} ({found.path})"
+        if found.step >= self.total_steps:
+            return f"finished already: {place}"
+        stopped = self.records.without_gain(until=found.step) >= (self.experiment.early_stopping or math.inf)
+        return f"stopped early already: {place}" if stopped else f"going on from {place}"
 
     def _step_function(self) -> Callable[[Any, tf.Tensor], tf.Tensor]:
         """(batch, 1 to stop) -> int64 [bad steps in a row, workers that want to stop]."""
@@ -325,6 +371,7 @@ class _Run:
     def _save(self) -> bool:
         """Begins to write a checkpoint, unless an evaluation before it has no record on disk: then False."""
         self.writer.wait()  # the one before may be the best, which stays
+        values = snapshot(self.state)  # by all workers together, before one of them may find its disk full
         try:
             self.records.write()
         except OSError as error:
@@ -332,7 +379,7 @@ class _Run:
             return False
         kept = {checkpoint.step for checkpoint in self.checkpoints.all()}
         best = [step for step in self.records.best(until=self.step) if step in kept]
-        self.writer.save(self.step, self.state, protected=best[: self.options.keep_best])
+        self.writer.write(self.step, values, protected=best[: self.options.keep_best])
         return True
 
     def _stops_early(self) -> bool:
@@ -369,52 +416,3 @@ class _Run:
         except OSError as error:
             self.report(f"metrics.json cannot be written ({error.strerror}); training goes on, it is tried again")
         return evaluation
-
-
-def _nothing() -> None:
-    """Where nobody asks to stop."""
-
-
-def make_pipeline(
-    experiment: Experiment, source: Source, *, on_error: str = "raise", part: tuple[int, int] = (0, 1)
-) -> ViewPipeline:
-    """The training views of an experiment.
-
-    Raises:
-      InputError: the source, or an argument, does not fit.
-    """
-    names = ("batch_size", "split_factor", "seed", "preprocessing", "mixup_alpha", "cutmix_alpha", "mix_block")
-    return ViewPipeline(
-        source,
-        policy=experiment.view_policies,
-        identical_views=experiment.identical_views,
-        batch_operations=experiment.batch_operations,
-        on_error=on_error,
-        part=part,
-        **{name: getattr(experiment, name) for name in names},
-    )
-
-
-def make_model(
-    experiment: Experiment, *, num_classes: int, steps_per_epoch: int, options: Options | None = None
-) -> CoTrainingModel:
-    """The model of an experiment, compiled, with initial weights."""
-    options = options or Options()
-    model = CoTrainingModel(
-        experiment.build(num_classes, devices=branch_devices(options.strategy, experiment.split_factor)),
-        cotraining=experiment.cotraining,
-        steps_per_epoch=steps_per_epoch,
-        ensembling=experiment.ensembling,
-        label_smoothing=experiment.label_smoothing,
-        micro_batches=options.micro_batches,
-        remat=options.remat,
-        branches_in_turn=options.branches_in_turn,
-        jit=options.jit,
-        seed=experiment.seed,
-        ema_decay=experiment.ema_decay,
-    )
-    schedule = experiment.learning_rate.resolve(
-        epochs=experiment.epochs, steps_per_epoch=steps_per_epoch, batch_size=experiment.batch_size
-    )
-    model.compile(experiment.optimizer.build(schedule, split_factor=experiment.split_factor))
-    return model

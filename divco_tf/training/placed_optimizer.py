@@ -26,13 +26,8 @@ def prepare_for_blocks(optimizer: keras.optimizers.Optimizer) -> None:
     Raises:
       InputError: it takes norms of whole variables, which would be those of blocks.
     """
+    check_for_blocks(optimizer)
     inner = getattr(optimizer, "inner_optimizer", optimizer)
-    if inner.clipnorm is not None or isinstance(inner, _WHOLE_VARIABLES):
-        what = type(inner).__name__ if inner.clipnorm is None else f"clipnorm={inner.clipnorm}"
-        raise InputError(
-            f"Norms of whole variables are not known where branches lie on several devices. Received: {what}; "
-            "global_clipnorm, or an optimizer that works entry by entry, would do."
-        )
 
     # Keras's own hands all gradients to one operation, for replicas to sum, and reads the rate for each variable.
     def update(gradients: list, variables: list, learning_rate: Any) -> None:
@@ -44,6 +39,21 @@ def prepare_for_blocks(optimizer: keras.optimizers.Optimizer) -> None:
     for each in {id(optimizer): optimizer, id(inner): inner}.values():
         each.save_own_variables = functools.partial(_save, each)
         each.load_own_variables = functools.partial(_load, each)
+
+
+def check_for_blocks(optimizer: keras.optimizers.Optimizer) -> None:
+    """Refuses an optimizer that takes norms of whole variables, which would be those of blocks.
+
+    Raises:
+      InputError: as said.
+    """
+    inner = getattr(optimizer, "inner_optimizer", optimizer)
+    if inner.clipnorm is not None or isinstance(inner, _WHOLE_VARIABLES):
+        what = type(inner).__name__ if inner.clipnorm is None else f"clipnorm={inner.clipnorm}"
+        raise InputError(
+            f"Norms of whole variables are not known where branches lie on several devices. Received: {what}; "
+            "global_clipnorm, or an optimizer that works entry by entry, would do."
+        )
 
 
 def _save(optimizer: keras.optimizers.Optimizer, store: dict) -> None:

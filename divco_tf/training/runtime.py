@@ -6,7 +6,7 @@ import json
 import os
 import signal
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any
 
 import tensorflow as tf
@@ -54,6 +54,19 @@ def branch_devices(strategy: str, split_factor: int) -> tuple[str, ...] | None:
         return None
     devices = tf.config.list_logical_devices("GPU") or tf.config.list_logical_devices("CPU")
     return usable_devices(split_factor, [device.name for device in devices])
+
+
+def check_workers(strategy: str) -> None:
+    """Refuses several workers under a strategy that would let each train by itself, all in one model_dir.
+
+    Raises:
+      InputError: as said.
+    """
+    if strategy not in ("multi_worker_mirrored", "tpu") and named_workers() > 1:
+        raise InputError(
+            f"TF_CONFIG names {named_workers()} workers, which train together by one strategy only. Received: "
+            f"strategy={strategy!r}; strategy='multi_worker_mirrored' would work, or no TF_CONFIG."
+        )
 
 
 def named_workers() -> int:
@@ -147,8 +160,17 @@ class Job:
         Raises:
           InputError: as said.
         """
+        values = self.gathered(value)
+        if len(set(values)) > 1:
+            raise InputError(
+                f"The workers see different folders: the {what} is {', '.join(map(str, values))}. Received: {at}; a "
+                "folder that all of them share would work."
+            )
+
+    def gathered(self, value: int) -> list[int]:
+        """The values that the workers' replicas call this with, in order; a worker alone gets its own."""
         if self.count == 1:
-            return
+            return [value]
 
         def gathered(value: tf.Tensor) -> tf.Tensor:
             context = tf.distribute.get_replica_context()
@@ -156,12 +178,7 @@ class Job:
             return context.all_reduce(tf.distribute.ReduceOp.SUM, mine)
 
         values = tf.function(lambda: self._strategy.run(gathered, args=(tf.constant(value, tf.int64),)))()
-        values = self._strategy.experimental_local_results(values)[0].numpy().tolist()
-        if len(set(values)) > 1:
-            raise InputError(
-                f"The workers see different folders: the {what} is {', '.join(map(str, values))}. Received: {at}; a "
-                "folder that all of them share would work."
-            )
+        return self._strategy.experimental_local_results(values)[0].numpy().tolist()
 
     @contextlib.contextmanager
     def watched(self, last_checkpoint_told: Callable[[], str]) -> Iterator[None]:
@@ -223,24 +240,30 @@ class Interrupts:
 
     A KeyboardInterrupt raised inside of a TensorFlow call can be lost, or corrupt the heap (TensorFlow 2.21:
     "malloc_consolidate(): invalid chunk size" in a third of the processes that were interrupted in a training step). A
-    second signal acts at once. Outside the main thread, or where the program handles a signal itself, nothing changes.
+    second signal acts at once. `numbers` are the signals, both if none is named. Outside the main thread, or where the
+    program handles a signal itself, nothing changes.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, *numbers: int) -> None:
+        self._numbers = numbers or (signal.SIGINT, signal.SIGTERM)
         self._asked: set[int] = set()
         self._replaced: dict[int, Any] = {}
 
     def __enter__(self) -> "Interrupts":
-        if threading.current_thread() is threading.main_thread():
-            defaults = {signal.SIGINT: signal.default_int_handler, signal.SIGTERM: signal.SIG_DFL}
-            self._replaced = {number: known for number, known in defaults.items() if signal.getsignal(number) is known}
-            for number in self._replaced:
-                signal.signal(number, self._note)
+        self._note_all(self._numbers)
         return self
 
     def __exit__(self, *_: Any) -> None:
-        for number, handler in self._replaced.items():
-            signal.signal(number, handler)
+        self._restore(self._replaced)
+
+    @contextlib.contextmanager
+    def noting(self, number: int) -> Iterator[None]:
+        """A further signal is kept for `check` in this context."""
+        added = self._note_all((number,))
+        try:
+            yield
+        finally:
+            self._restore(added)
 
     @property
     def terminated(self) -> bool:
@@ -261,6 +284,21 @@ class Interrupts:
             raise KeyboardInterrupt
         if terminations and self.terminated:
             raise Preempted("SIGTERM came.")
+
+    def _note_all(self, numbers: Sequence[int]) -> list[int]:
+        """Takes signals whose handlers are Python's own; returns those."""
+        if threading.current_thread() is not threading.main_thread():
+            return []
+        defaults = {signal.SIGINT: signal.default_int_handler, signal.SIGTERM: signal.SIG_DFL}
+        taken = [number for number in numbers if signal.getsignal(number) is defaults[number]]
+        for number in taken:
+            self._replaced[number] = defaults[number]
+            signal.signal(number, self._note)
+        return taken
+
+    def _restore(self, numbers: Iterable[int]) -> None:
+        for number in list(numbers):
+            signal.signal(number, self._replaced.pop(number))
 
     def _note(self, number: int, _: Any) -> None:
         self._asked.add(number)

@@ -15,6 +15,7 @@ from divco_tf.tools import _configs
 from divco_tf.training.experiment import load
 from divco_tf.training.loop import train
 from divco_tf.training.options import Options
+from divco_tf.training.progress import StepTimes
 from divco_tf.training.records import Records
 from divco_tf.training.runtime import Interrupts
 from divco_tf.training.schedules import CoTraining, LearningRate
@@ -119,7 +120,7 @@ def test_a_finished_run_answers_and_does_nothing(finished, tmp_path, monkeypatch
     monkeypatch.setattr(BranchStack, "run", lambda *_, **__: pytest.fail("the network was run"))
     lines = []
     assert runs.run(model_dir, report=lines.append) == evaluation
-    assert len(lines) == 1 and lines[0].startswith("going on from step 10 of 10 (")
+    assert len(lines) == 1 and lines[0].startswith("finished already: step 10 of 10 (")
     assert (model_dir / "metrics.json").read_text() == metrics
     assert before == {path: path.stat().st_mtime_ns for path in model_dir.rglob("*") if "checkpoints" in path.parts}
 
@@ -297,7 +298,9 @@ def test_a_termination_that_could_not_be_written_says_so(tmp_path, monkeypatch):
         raise OSError(28, "No space left on device")
 
     monkeypatch.setattr(Records, "write", fail)
-    monkeypatch.setattr(Interrupts, "terminated", property(lambda self: True))
+    ended, done = [], StepTimes.done
+    monkeypatch.setattr(StepTimes, "done", lambda self: (ended.append(self), done(self)))
+    monkeypatch.setattr(Interrupts, "terminated", property(lambda self: bool(ended)))
     lines = []
     with pytest.raises(Preempted, match=r"^SIGTERM came; no checkpoint of step 1 could be written\.$"):
         runs.run(tmp_path, report=lines.append)
@@ -381,16 +384,19 @@ def test_a_class_folder_that_is_added_while_a_run_goes_on_does_not_matter(tmp_pa
 
 def test_skipped_images_are_counted_each_epoch_and_the_run_ends(tmp_path):
     images = image_folder(tmp_path / "images", classes=2, images=20)
-    bad = sorted(images.rglob("*.jpg"))[::5]
-    for file in bad:
+    test, train = (open_source("image_folder", split, data_dir=str(images)) for split in ("test", "train"))
+    bad = [train.root / path for path in train.paths[::5]]
+    broken = test.root / test.paths[-1]
+    kept = broken.read_bytes()
+    for file in (*bad, broken):
         file.write_bytes(file.read_bytes()[:150])
     lines = []
     described = runs.experiment(dataset="image_folder", image_size=8, batch_size=4, epochs=2, views="none")
-    described = dataclasses.replace(described, held_out=0.0)
-    with pytest.raises(InputError, match="cannot be read"):  # a test image: a result counts every one
-        runs.run(
-            tmp_path / "run", described, data_dir=str(images), on_error="skip", evaluate_every=0, report=lines.append
-        )
+    arguments = {"data_dir": str(images), "on_error": "skip", "evaluate_every": 0, "report": lines.append}
+    said = refusal(runs.run, tmp_path / "run", described, **arguments)
+    assert str(broken) in said and not (tmp_path / "run").exists()  # a test image: a result counts every one
+    broken.write_bytes(kept)
+    runs.run(tmp_path / "run", described, **arguments)
     told = [line for line in lines if "images so far cannot be read and are replaced" in line]
     assert [line.partition(":")[0] for line in told] == ["epoch 1", "epoch 2"]
     assert any(str(file) in told[0] for file in bad)
