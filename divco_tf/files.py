@@ -167,18 +167,6 @@ def remove_unfinished(directory: pathlib.Path, name: str = "") -> None:
             shutil.rmtree(path, ignore_errors=True)  # NFS keeps the name of what is open until it is closed
 
 
-@contextlib.contextmanager
-def without_patterns(folder: pathlib.Path) -> Iterator[pathlib.Path]:
-    """Yields a name of `folder` for TensorFlow's readers, which take `[` and a backslash for a pattern of names."""
-    if not set("[\\") & set(str(folder)):
-        yield folder
-        return
-    with tempfile.TemporaryDirectory() as beside:
-        link = pathlib.Path(beside) / "folder"
-        link.symlink_to(folder.absolute(), target_is_directory=True)
-        yield link
-
-
 def why_unwritten(error: Exception) -> str:
     """The cause in an OSError, or in TensorFlow's OpError, whose text ends with it: "...; No space left on device"."""
     return getattr(error, "strerror", None) or getattr(error, "message", str(error)).split("; ")[-1].split(" [Op")[0]
