@@ -1,6 +1,8 @@
 """Configs: where they lie, and gin's parsing of them with each complaint told in one line."""
 
+import contextlib
 import fnmatch
+import importlib
 import inspect
 import logging
 import pathlib
@@ -24,7 +26,7 @@ if TYPE_CHECKING:
     from divco_tf.training.options import Options
 
 _LOCATION = re.compile(r'\n\s*In (?:file "(?P<file>.*?)",|bindings string) line (?P<line>\d+)\n\s*(?P<text>.*)')
-_IMPORT = re.compile(r"^(?:from\s+\S+\s+)?import\s+(?P<name>[\w.]+)(?:\s+as\s+(?P<alias>\w+))?")
+_IMPORT = re.compile(r"^(?:from\s+(?P<package>\S+)\s+)?import\s+(?P<name>[\w.]+)(?:\s+as\s+(?P<alias>\w+))?")
 
 
 def config_names() -> list[str]:
@@ -121,6 +123,35 @@ def options() -> "Options":
 def operative_config() -> str:
     """What the parsed config set, defaults included, as gin reads it again."""
     return gin.operative_config_str()
+
+
+@contextlib.contextmanager
+def modules_of(model_dir: str) -> Iterator[None]:
+    """Imports what the config of a run imports, as it may register a backbone or an operation that the run names.
+
+    A module is looked for among the installed and in the working directory, but not in the run's own folder, which is
+    data. One that is not found is named if the block raises an InputError.
+    """
+    if not pathlib.Path.cwd().is_relative_to(pathlib.Path(model_dir).resolve()):
+        _includes.make_importable([pathlib.Path.cwd()])
+    config, missing = pathlib.Path(model_dir, "config.gin"), []
+    for line in _includes.read(config).splitlines() if config.is_file() else ():
+        match = _IMPORT.match(line)
+        if match and not line.startswith(("from __gin__ ", "from divco_tf.")):
+            module = ".".join(filter(None, (match["package"], match["name"])))
+            try:
+                importlib.import_module(module)
+            except ModuleNotFoundError:
+                missing.append(module)
+    try:
+        yield
+    except InputError as error:
+        if not missing:
+            raise
+        raise InputError(
+            f"{error} The run's config imports {', '.join(missing)}, found neither here nor on PYTHONPATH: a working "
+            "directory where it lies works."
+        ) from error
 
 
 def _configured(kind: type) -> Any:

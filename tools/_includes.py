@@ -10,6 +10,7 @@ import os
 import pathlib
 import re
 import sys
+from collections.abc import Iterable
 
 # Plain gin: gin.tf wants tf.estimator, which TensorFlow no longer has.
 import gin
@@ -40,15 +41,18 @@ def parse_config_file(path: pathlib.Path) -> None:
     Raises:
       InputError: an include that is not found, cannot be read or leads back to a file that includes it.
     """
-    folders = dict.fromkeys(file.parent for file in _files(path) if not _is_shipped(file))
-    for folder in map(str, (*folders, pathlib.Path.cwd())):  # behind the others, so that they hide no installed module
-        if folder not in sys.path:
-            sys.path.append(folder)
+    make_importable(file.parent for file in _files(path) if not _is_shipped(file))
+    make_importable([pathlib.Path.cwd()])
     _register_reader()
     try:
         gin.parse_config_file(f"{_RESOLVED}{path.absolute()}")
     except RecursionError as error:
         raise InputError(f"The config includes itself. Received: {path}; an include of another file works.") from error
+
+
+def make_importable(folders: Iterable[pathlib.Path]) -> None:
+    """Appends folders to where modules are found: behind the others, so that they hide no installed module."""
+    sys.path += [folder for folder in dict.fromkeys(map(str, folders)) if folder not in sys.path]
 
 
 def read(path: pathlib.Path) -> str:

@@ -11,7 +11,7 @@ from absl import flags
 
 from divco_tf.data.datasets import SPLITS
 from divco_tf.errors import InputError
-from divco_tf.tools import _app
+from divco_tf.tools import _app, _configs
 
 _MODEL_DIR = flags.DEFINE_multi_string(
     "model_dir", [], "The folder of a run; several are separated by commas, or given by a flag each."
@@ -77,10 +77,12 @@ def _evaluate_runs(model_dirs: list[str]) -> dict:
     from divco_tf.training.evaluation import evaluate
 
     options = {"batch_size": _BATCH_SIZE.value, "strategy": _STRATEGY.value, "jit": _JIT.value}
-    return {
-        model_dir: evaluate(model_dir, data_dir=_DATA_DIR.value, split=_SPLIT.value, weights=_WEIGHTS.value, **options)
-        for model_dir in model_dirs
-    }
+    options |= {"data_dir": _DATA_DIR.value, "split": _SPLIT.value, "weights": _WEIGHTS.value}
+    evaluations = {}
+    for model_dir in model_dirs:
+        with _configs.modules_of(model_dir):
+            evaluations[model_dir] = evaluate(model_dir, **options)
+    return evaluations
 
 
 def _evaluate_export() -> dict:

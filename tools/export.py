@@ -8,29 +8,31 @@ import shlex
 
 from absl import flags
 
-from divco_tf.tools import _app
+from divco_tf.tools import _app, _configs
 
 _MODEL_DIR = _app.model_dir_flag()
 _EXPORT_DIR = flags.DEFINE_string(
     "export_dir", None, "Where versions lie, each in a folder of its number.", required=True
 )
-_WEIGHTS = flags.DEFINE_string("weights", "last", "Of the run: last, best or ema.")
+_WEIGHTS = flags.DEFINE_enum("weights", "last", ["last", "best", "ema"], "Of the run.")
 _VERSION = flags.DEFINE_integer("version", None, "The version's number; one more than the highest unless given.")
 _BRANCH_PROBABILITIES = flags.DEFINE_bool("branch_probabilities", False, "Return each branch's probabilities too.")
 
 
 def main() -> None:
     """Exports, and says what lies where and how it is served."""
+    _app.check_model_dir(_MODEL_DIR.value)
     _app.load_tensorflow()
     from divco_tf.serving.export import export, read_record, signature_lines
 
-    folder = export(
-        _MODEL_DIR.value,
-        export_dir=_EXPORT_DIR.value,
-        version=_VERSION.value,
-        weights=_WEIGHTS.value,
-        branch_probabilities=_BRANCH_PROBABILITIES.value,
-    ).resolve()
+    with _configs.modules_of(_MODEL_DIR.value):
+        folder = export(
+            _MODEL_DIR.value,
+            export_dir=_EXPORT_DIR.value,
+            version=_VERSION.value,
+            weights=_WEIGHTS.value,
+            branch_probabilities=_BRANCH_PROBABILITIES.value,
+        ).resolve()
     print(f"exported {read_record(folder)['weights_from']}\n      to {folder}\n\nsignatures")
     for line in signature_lines(folder):
         print(f"  {line}")

@@ -44,5 +44,6 @@ def toy_configs(tmp_path, monkeypatch):
 @pytest.fixture
 def divco(monkeypatch, capfd) -> Programs:
     """Calls a program: divco("train", "--config=...")."""
+    monkeypatch.setattr(sys, "path", [*sys.path])
     yield Programs(monkeypatch, capfd)
     gin.clear_config()

@@ -1,3 +1,5 @@
+import sys
+
 import gin
 import pytest
 
@@ -134,3 +136,37 @@ def test_an_error_of_a_configured_function_is_no_complaint_about_the_config(toy_
     with pytest.raises(InputError) as caught:
         gin.get_configurable("toy.Rate")()
     assert _configs.gin_complaint(caught.value) is None
+
+
+@pytest.fixture
+def run_with_a_module(tmp_path, monkeypatch):
+    """A run whose config imports users_filters, a module that lies in cfg/ and in the run."""
+    monkeypatch.setattr(sys, "path", [*sys.path])
+    monkeypatch.setattr(sys, "modules", {**sys.modules})
+    run, folder = tmp_path / "run", tmp_path / "cfg"
+    for place in (run, folder):
+        place.mkdir()
+        (place / "users_filters.py").write_text(f"PLACE = {place.name!r}\n")
+    imports = "from divco_tf.training import no_longer_there\nimport users_filters\n"
+    (run / "config.gin").write_text(f"from __gin__ import dynamic_registration\n{imports}")
+    return run
+
+
+def test_what_a_runs_config_imports_is_imported_from_the_working_directory(run_with_a_module, monkeypatch):
+    monkeypatch.chdir(run_with_a_module.parent / "cfg")
+    with _configs.modules_of(str(run_with_a_module)):
+        assert sys.modules["users_filters"].PLACE == "cfg"
+
+
+def test_but_never_from_the_runs_own_folder(run_with_a_module, monkeypatch):
+    monkeypatch.chdir(run_with_a_module)
+    with pytest.raises(InputError) as caught, _configs.modules_of("."):
+        raise InputError("Unknown. Received: x.")
+    assert str(caught.value).startswith("Unknown. Received: x. The run's config imports users_filters, found neither")
+    with _configs.modules_of("."):  # nobody needs it
+        pass
+
+
+def test_a_run_without_a_config_imports_nothing(tmp_path):
+    with pytest.raises(InputError, match=r"^Unknown\.$"), _configs.modules_of(str(tmp_path)):
+        raise InputError("Unknown.")
