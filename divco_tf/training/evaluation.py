@@ -78,7 +78,7 @@ def evaluate(
         data_dir=data_dir,
         held_out=experiment.held_out,
         image_size=experiment.preprocessing.image_size,
-    )
+    ).ordered_as(run.class_names)
     run.check_classes(source)
     predict = Predictor(stack, experiment.ensembling, strategy=placement, jit=jit)
     used = stack.weights_from.removeprefix(f"{model_dir} ")

@@ -3,7 +3,7 @@
 import abc
 import pathlib
 import zlib
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -92,6 +92,10 @@ class Source(abc.ABC):
     def name_of(self, index: int) -> str:
         """Which image that is, for messages: a path, or a place in the data."""
         return f"image {index}"
+
+    def ordered_as(self, class_names: Sequence[str]) -> "Source":
+        """The same images, labelled by their classes' places in `class_names`, where those are the same classes."""
+        return self
 
     def holds(self, path: pathlib.Path) -> bool:
         """Whether what is written at `path` would become a part of the data."""

@@ -3,7 +3,7 @@
 import hashlib
 import os
 import pathlib
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -13,7 +13,7 @@ from divco_tf.data.decoding import PREFIX_BYTES
 from divco_tf.data.preprocessing import Preprocessing
 from divco_tf.data.sources.encoded import EncodedSource
 from divco_tf.data.sources.fingerprints import FILES, file_parts
-from divco_tf.data.sources.layout import WOULD_WORK, Layout, find_layout
+from divco_tf.data.sources.layout import WOULD_WORK, Layout, composed, find_layout
 from divco_tf.data.sources.listing import Listing, why_no_bytes
 from divco_tf.data.sources.progress import from_disk
 from divco_tf.data.sources.request import Request
@@ -63,6 +63,14 @@ class ImageFolder(EncodedSource):
     def name_of(self, index: int) -> str:
         """The file's path, as it can be printed."""
         return shown(self.root / self.paths[index])
+
+    def ordered_as(self, class_names: Sequence[str]) -> "ImageFolder":
+        """The same images for a run of 0.1.0, which sorted class names as the file system spelt them."""
+        numbers = {composed(name): number for number, name in enumerate(class_names)}
+        if set(numbers) != set(self.class_names):
+            return self
+        labels = [numbers[self.class_names[label]] for label in self.labels]
+        return ImageFolder(self.root, self.paths, labels, numbers, self.preprocessing, notes=self.notes)
 
     def holds(self, path: pathlib.Path) -> bool:
         """Whether what is written at `path` would lie among the class folders, or in one that is linked there."""

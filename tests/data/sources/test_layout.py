@@ -122,6 +122,15 @@ def test_class_names_are_composed_and_in_one_order(tmp_path):
     assert kept["NFC"] == kept["NFD"] and kept["NFC"][0] == ("cafz", "caf\u00e9")
 
 
+def test_a_run_that_sorted_decomposed_names_gets_its_labels(tmp_path):
+    source = opened(images(tmp_path, "caf\u00e9*4", "cafz*4", "tea*4"))
+    old = ("cafe\u0301", "cafz", "tea")  # 0.1.0's order on a disk that decomposes
+    ordered = source.ordered_as(old)
+    assert ordered.class_names == tuple(map(composed, old)) and ordered.paths == source.paths
+    assert [ordered.class_names[label] for label in ordered.labels] == [source.class_names[i] for i in source.labels]
+    assert source.ordered_as(("cafz", "tea", "fox")) is source
+
+
 def test_spellings_of_a_class_are_one_across_splits_and_refused_within_one(tmp_path):
     composed_name, apart = "caf\u00e9", unicodedata.normalize("NFD", "caf\u00e9")
     images(tmp_path, f"train/{composed_name}*2", "train/tea*2", f"val/{apart}", "val/tea")
