@@ -10,7 +10,14 @@ from absl import flags
 
 from divco_tf.tools import _app
 
-_CHECKPOINT = flags.DEFINE_string("checkpoint", None, "The file, .pth.tar or .pth, of torch.save.", required=True)
+_CHECKPOINT = flags.DEFINE_string(
+    "checkpoint", None, "The file: .pth.tar or .pth, of torch.save, or .safetensors.", required=True
+)
+_WEIGHTS = flags.DEFINE_string(
+    "weights",
+    None,
+    "The file's entry that is taken, state_dict_ema, say; state_dict or another usual one unless given.",
+)
 _BACKBONE = flags.DEFINE_string("backbone", None, "The name of a registered backbone.")
 _SPLIT_FACTOR = flags.DEFINE_integer("split_factor", 1, "S, the number of small networks.")
 _NUM_CLASSES = flags.DEFINE_integer("num_classes", None, "K.", required=True)
@@ -30,7 +37,7 @@ def main() -> None:
     if _BACKBONE.value is None:
         raise _app.missing_flag("backbone", BACKBONES.names())
     branch_spec(_BACKBONE.value, split_factor=_SPLIT_FACTOR.value)  # refused, as the file, before TensorFlow starts
-    checkpoint = read_checkpoint(_CHECKPOINT.value)
+    checkpoint = read_checkpoint(_CHECKPOINT.value, key=_WEIGHTS.value)
     _app.load_tensorflow()
     from divco_tf.training.imported import import_checkpoint
 

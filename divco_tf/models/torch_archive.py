@@ -56,7 +56,7 @@ def records(data: memoryview) -> dict[str, Place]:
         start = offset + struct.calcsize(_LOCAL) + name_length + extra_length
         if name in found or bytes(data[start - name_length - extra_length : start - extra_length]) != raw_name:
             raise Malformed(f"its record {shown(name)} is there twice, or goes by two names")
-        found[name] = Place(start, size, crc)
+        found[name] = Place(start, size, crc or None)  # 0 where torch.save was told to compute none
         extents.append((offset, start + size))
     if position > end:
         raise Malformed("its directory is longer than it says")

@@ -2,7 +2,8 @@
 
 Python's unpickler calls what a file names, and lets a small file ask for much memory (a memo index of 2^31, a string
 of 2^63 bytes). This one knows the opcodes that torch.save writes (protocol 2), makes containers, numbers, strings and
-descriptions of tensors only, and counts what it does. What it makes may be cyclic or deep: nothing here walks it.
+descriptions of tensors only, and counts what it does. In the place of all else, of what training keeps beside its
+weights, stands an `Opaque`. What it makes may be cyclic or deep: nothing here walks it.
 """
 
 import dataclasses
@@ -23,6 +24,8 @@ _FREE_STEPS, _BYTES_PER_STEP = 1_000_000, 100
 """A step makes at most about 150 bytes of objects (tests/models/test_torch_checkpoint_fuzz.py measures), so 10^6 steps
 and one more for each 100 bytes of the file stay below 200 MB and twice the file. That PyramidNet-272
 needs 1,018,000, in a file of 200 MB."""
+
+_MAX_REASONS = 1000  # to be told apart: what a file names makes no objects without end
 
 _DTYPES = {
     "DoubleStorage": np.float64,
@@ -77,6 +80,13 @@ class _Global:
     dtype: np.dtype | None = None
 
 
+@dataclasses.dataclass(frozen=True, slots=True, eq=False)
+class Opaque:
+    """Something else: no more of it is known than why it is no weight."""
+
+    why: str
+
+
 class Malformed(Exception):
     """Why a file is no checkpoint, in a few words."""
 
@@ -101,6 +111,7 @@ class Unpickler:
         self.position = 0
         self._data, self._storage = data, storage
         self._steps = _FREE_STEPS + file_size // _BYTES_PER_STEP
+        self._opaques: dict[str, Opaque] = {}
 
     def load(self) -> Any:
         """The value of the pickle at `position`, behind which `position` then is.
@@ -140,6 +151,11 @@ class Unpickler:
             raise Malformed("its pickle names something without an end")
         return self.take(end + 1 - self.position)[:-1].decode("ascii", "backslashreplace")
 
+    def _opaque(self, why: str) -> Opaque:
+        if why not in self._opaques and len(self._opaques) >= _MAX_REASONS:
+            why = "it is one of many things that are no weights"
+        return self._opaques.setdefault(why, Opaque(why))
+
     def _push(self, value: Any) -> None:
         self._stack.append(value)
 
@@ -161,11 +177,12 @@ class Unpickler:
         return tuple(self._pop() for _ in range(count))[::-1]
 
     def _top(self, kind: type) -> Any:
+        """The value on top, of a kind; None for one that is opaque, which keeps nothing."""
         value = self._pop()
-        if type(value) is not kind:
+        if type(value) is not kind and type(value) is not Opaque:
             raise Malformed(f"its pickle adds an item to a {shown(value)}")
         self._push(value)
-        return value
+        return value if type(value) is kind else None
 
     def _mark(self) -> None:
         self._marks.append(len(self._stack))
@@ -177,15 +194,17 @@ class Unpickler:
     def _unicode(self) -> None:
         text = self.take(self._unpack("<I"))
         try:
-            self._push(text.decode("utf-8"))
+            self._push(text.decode("utf-8", "surrogatepass"))  # names of files that are no UTF-8
         except UnicodeDecodeError:
             raise Malformed("its pickle has a string that is no UTF-8") from None
 
     def _long(self) -> None:
         size = self.take(1)[0]
+        number = self.take(size)
         if size > 8:  # longer ones could be made to collide as a dict's keys
-            raise Malformed("its pickle has a number of more than 64 bits")
-        self._push(int.from_bytes(self.take(size), "little", signed=True))
+            self._push(self._opaque("its pickle has a number of more than 64 bits"))
+        else:
+            self._push(int.from_bytes(number, "little", signed=True))
 
     def _get(self, index: int) -> None:
         if index not in self._memo:
@@ -198,28 +217,41 @@ class Unpickler:
         self._push(value)
 
     def _append(self, items: list) -> None:
-        self._top(list).extend(items)
+        target = self._top(list)
+        if target is not None:
+            target.extend(items)
 
     def _set_items(self, items: list) -> None:
         target = self._top(dict)
         if len(items) % 2:
             raise Malformed("its pickle has a key without a value")
         for key, value in zip(items[::2], items[1::2], strict=True):
-            if not isinstance(key, str | int | float | None):  # a tuple's hash is recursive, and may be deep
-                raise Malformed(f"its pickle has a {shown(key)} as a key")
-            target[key] = value
+            if not isinstance(key, str | int | float | Opaque | None):  # a tuple's hash is recursive, and may be deep
+                key = self._opaque(f"its pickle has a {shown(key)} as a key")
+            if target is not None:
+                target[key] = value
 
     def _global(self) -> None:
         name = f"{self._line()}.{self._line()}"
-        if name not in _GLOBALS:
-            raise Malformed(f"it names {shown(name)}, which is not executed")
-        self._push(_GLOBALS[name])
+        self._push(_GLOBALS.get(name) or self._opaque(f"it names {shown(name)}, which is not executed"))
 
     def _reduce(self) -> None:
         function, arguments = self._pop_several(2)
+        if type(function) is Opaque:
+            self._push(function)
+            return
         if type(function) is not _Global or function.call is None or type(arguments) is not tuple:
             raise Malformed(f"its pickle calls {shown(function)}")
-        self._push(function.call(arguments))
+        try:
+            self._push(function.call(arguments))
+        except Malformed as error:
+            self._push(next((value for value in arguments if type(value) is Opaque), None) or self._opaque(str(error)))
+
+    def _new_object(self) -> None:
+        kind, _ = self._pop_several(2)
+        if type(kind) is not Opaque:
+            raise Malformed(f"its pickle makes a new {shown(kind)}")
+        self._push(kind)
 
     def _build(self) -> None:
         self._pop()  # an ordered dict's attributes: the versions of its modules
@@ -233,6 +265,8 @@ class Unpickler:
                 storage = Storage(key, dtype, size)
                 self._storage(storage)
                 self._push(storage)
+            case ("storage", Opaque() as kind, *_):  # of complex numbers, say
+                self._push(kind)
             case _:
                 raise Malformed("its pickle refers to something else than a storage")
 
@@ -250,7 +284,8 @@ def _size(arguments: tuple) -> tuple:
 
 
 def _parameter(arguments: tuple) -> Tensor:
-    if len(arguments) != 3 or type(arguments[0]) is not Tensor:
+    """Of (tensor, requires_grad, hooks), and in one of the two functions a state."""
+    if len(arguments) not in (3, 4) or type(arguments[0]) is not Tensor:
         raise Malformed("its pickle makes a parameter of something else than a tensor")
     return arguments[0]
 
@@ -264,7 +299,8 @@ def _tensor(arguments: tuple) -> Tensor:
                 extent = offset + sum((side - 1) * stride for side, stride in zip(shape, strides, strict=True))
                 # More elements than the storage has would be one element repeated, any number of times.
                 if 0 in shape or extent >= storage.size or math.prod(shape) > storage.size:
-                    raise Malformed(f"a tensor lies outside its storage {shown(storage.key)}, or is empty")
+                    key = shown(storage.key)
+                    raise Malformed(f"a tensor lies outside its storage {key}, is empty or repeats elements")
                 return Tensor(storage, offset, shape, strides)
     raise Malformed("its pickle makes a tensor of something else than a storage and whole numbers")
 
@@ -274,6 +310,7 @@ _CALLS = {
     "torch.Size": _size,
     "torch._utils._rebuild_tensor_v2": _tensor,
     "torch._utils._rebuild_parameter": _parameter,
+    "torch._utils._rebuild_parameter_with_state": _parameter,
 }
 _GLOBALS = {name: _Global(name, call=call) for name, call in _CALLS.items()} | {
     f"torch.{name}": _Global(f"torch.{name}", dtype=np.dtype(dtype)) for name, dtype in _DTYPES.items()
@@ -316,6 +353,7 @@ _OPCODES: dict[int, Callable[[Unpickler], None]] = {
         (pickle.SETITEMS, lambda self: self._set_items(self._pop_mark())),
         (pickle.GLOBAL, Unpickler._global),
         (pickle.REDUCE, Unpickler._reduce),
+        (pickle.NEWOBJ, Unpickler._new_object),
         (pickle.BUILD, Unpickler._build),
         (pickle.BINPERSID, Unpickler._persistent),
     )

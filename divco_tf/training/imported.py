@@ -3,9 +3,11 @@
 import pathlib
 from typing import Any
 
+import tensorflow as tf
+
 from divco_tf import files
 from divco_tf.data.datasets import get_dataset
-from divco_tf.errors import InputError
+from divco_tf.errors import InputError, RunError
 from divco_tf.models.import_torch import import_state_dict
 from divco_tf.models.torch_checkpoint import TorchCheckpoint, read_checkpoint
 from divco_tf.training.checkpoint import Checkpoints
@@ -24,6 +26,7 @@ def import_checkpoint(
     split_factor: int = 1,
     image_size: int | None = None,
     dataset: str | None = None,
+    key: str | None = None,
 ) -> Run:
     """Makes a model_dir of a checkpoint of the authors' PyTorch code, for `load`, `evaluate` and `export`.
 
@@ -35,15 +38,18 @@ def import_checkpoint(
       split_factor: S.
       image_size: pixels a side; None: the dataset's.
       dataset: whose images, normalised its way, the network takes; None: see `dataset_of`.
+      key: the file's entry with the weights, as for `read_checkpoint`.
 
     Returns:
       The run. Its experiment says nothing of the training, and it is not trained on. Classes of a dataset that does
       not know their names are numbered.
 
     Raises:
-      InputError: a file that is no such checkpoint or one of another network, or a folder that holds something.
+      InputError: a file that is no such checkpoint or one of another network, or a folder that holds something or
+        cannot be written.
+      RunError: writing failed, for want of space, say; nothing is left.
     """
-    model_dir = pathlib.Path(model_dir)
+    model_dir = files.local_path(model_dir, "model_dir")
     refuse_used(model_dir)
     experiment = Experiment(
         backbone=backbone,
@@ -58,9 +64,9 @@ def import_checkpoint(
             "dataset=image_folder takes any number."
         )
     if not isinstance(checkpoint, TorchCheckpoint):
-        checkpoint = read_checkpoint(checkpoint)
+        checkpoint = read_checkpoint(checkpoint, key=key)
     stack = experiment.build(num_classes)
-    import_state_dict(stack, checkpoint.tensors)
+    import_state_dict(stack, checkpoint.tensors, unreadable=checkpoint.unreadable)
     files.make_writable(model_dir.parent, "model_dir")
     try:
         with files.new_directory(model_dir) as beside:
@@ -69,6 +75,9 @@ def import_checkpoint(
             write_record(beside / RECORD, experiment.identity(None), names, imported=_record(checkpoint))
     except FileExistsError:  # by now: another import was faster
         raise _used(model_dir) from None
+    except (OSError, tf.errors.OpError) as error:
+        why = files.why_unwritten(error)
+        raise RunError(f"The import could not be written ({why}). Nothing of it is left in {model_dir}.") from error
     return open_run(model_dir)
 
 
@@ -90,6 +99,8 @@ def refuse_used(model_dir: str | pathlib.Path) -> None:
     path = pathlib.Path(model_dir)
     if path.exists() and not (path.is_dir() and not any(path.iterdir())):
         raise _used(path)
+    if path.exists() and path.samefile("."):
+        raise InputError(f"The working directory cannot be replaced. Received: model_dir {path}; name a new folder.")
 
 
 def _used(path: pathlib.Path) -> InputError:
@@ -100,6 +111,7 @@ def _record(checkpoint: TorchCheckpoint) -> dict[str, Any]:
     return {
         "file": checkpoint.path.name,
         "sha256": checkpoint.sha256,
+        "key": checkpoint.key,
         "facts": dict(checkpoint.facts),
         "licence": LICENCE,
     }

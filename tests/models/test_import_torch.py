@@ -53,6 +53,23 @@ def transposed(state):
     state["models.1.fc.weight"] = state["models.1.fc.weight"].T
 
 
+def wrapped(state):
+    for name in list(state):
+        state[f"net.{name}"] = state.pop(name)
+
+
+def damaged(value, name="models.0.conv.weight", dtype=np.float32):
+    def damage(state):
+        state[name] = state[name].astype(dtype)
+        state[name].reshape(-1)[1] = value
+
+    return damage
+
+
+def whole_numbers(state):
+    state["models.0.fc.bias"] = np.ones(3, np.int64)
+
+
 def scalar(state):
     state["models.0.fc.bias"] = 0.0
 
@@ -64,6 +81,13 @@ def scalar(state):
         (surplus, "1 entries that are no weight of tiny_x2. Received: models.2.fc.weight"),
         (misnamed, "Received: models.0.norm.wieght. Did you mean models.0.norm.weight"),
         (transposed, "Received: models.1.fc.weight (4, 3); it must be (3, 4)"),
+        (wrapped, "such as net.models.0.conv.weight, and lacks 14 entries. Received: no models.0."),
+        (damaged(np.nan), "models.0.conv.weight, with NaN or infinity in 1 of 108 numbers"),
+        (damaged(np.inf, "models.1.norm.running_mean"), "models.1.norm.running_mean, with NaN or infinity in 1 of 4"),
+        (damaged(-np.inf, dtype=np.float16), "models.0.conv.weight, with NaN or infinity in 1 of"),
+        (damaged(1e300, dtype=np.float64), "models.0.conv.weight, with NaN or infinity in 1 of"),
+        (damaged(-1, "models.1.norm.running_var"), "Received: models.1.norm.running_var, -1.0"),
+        (whole_numbers, "models.0.fc.bias of int64"),
         (scalar, "Received: models.0.fc.bias (); it must be (3,)"),
     ],
 )
@@ -76,3 +100,11 @@ def test_a_state_dict_that_does_not_fit_is_refused_by_name(damage, says):
         import_state_dict(stack, state)
     assert tiny.one_line(error.value, says=says)
     assert tiny.largest_difference(before, tiny.values(stack.variables)) == 0
+
+
+def test_why_a_missing_entry_was_not_read_is_told():
+    state = state_dict(tiny.tiny_stack())
+    without(state)
+    with pytest.raises(InputError) as error:
+        import_state_dict(tiny.tiny_stack(), state, unreadable={"models.1.norm.running_var": "it is a set"})
+    assert tiny.one_line(error.value, says=r"no models.1.norm.running_var (4,) (it is a set)")

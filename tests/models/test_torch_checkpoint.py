@@ -1,7 +1,11 @@
 """The authors' files: what comes out, and what is refused and never executed."""
 
 import collections
+import dataclasses
+import datetime
+import json
 import os
+import pathlib
 import pickle
 import pickletools
 
@@ -166,7 +170,6 @@ HOSTILE = [
 PLACES = {
     "value": lambda hostile: hostile,
     "state dict": lambda hostile: {"state_dict": {"fc.weight": hostile}},
-    "beside it": lambda hostile: {"state_dict": files.state_dict(ARRAYS), "args": hostile},
     "argument": lambda hostile: {"w": rebuilt(hostile, 0, (1,), (1,))},
     "hooks": lambda hostile: {"w": Call(Global("torch._utils", "_rebuild_tensor_v2"), (0, 0, 0, 0, 0, hostile))},
 }
@@ -180,6 +183,161 @@ def test_what_is_no_tensor_is_refused_by_name_and_not_executed(refused, tmp_path
     named = getattr(hostile, "function", hostile)
     assert f"it names '{named.module}.{named.name}', which is not executed" in refused(write(place(hostile)))
     assert os.listdir(tmp_path) == ["net.pth.tar"]
+
+
+@FORMATS
+@pytest.mark.parametrize("hostile", HOSTILE, ids=lambda hostile: str(getattr(hostile, "function", hostile)))
+def test_beside_the_weights_it_is_passed_over_and_not_executed(read, tmp_path, monkeypatch, write, hostile):
+    monkeypatch.chdir(tmp_path)
+    beside = {"args": hostile, "list": [hostile, {"deep": (hostile,)}], "epoch": 3}
+    found = read(write({"state_dict": files.state_dict(ARRAYS), **beside}))
+    assert_equal(found.tensors, ARRAYS)
+    assert found.facts == {"epoch": 3} and found.unreadable == {}
+    assert os.listdir(tmp_path) == ["net.pth.tar"]
+
+
+class Config:
+    """An object of training's own, as argparse's and many others."""
+
+    def __init__(self) -> None:
+        self.rate, self.names = 0.1, {"a": [1]}
+
+
+ZERO = Storage(np.zeros(0, np.float32))
+BESIDE = {
+    "a counter": collections.Counter("aab"),
+    "a default dict": collections.defaultdict(list, {"a": [1]}),
+    "a deque": collections.deque([1, 2], maxlen=3),
+    "a filled ordered dict": Call(Global("collections", "OrderedDict"), ([["a", 1]],)),
+    "a set": {1, 2},
+    "a frozen set": frozenset("a"),
+    "bytes": b"\xff\x00",
+    "a byte array": bytearray(b"abc"),
+    "a complex number": 1j,
+    "a large number": 2**127,
+    "a path": pathlib.PurePosixPath("/data"),
+    "a time": datetime.datetime(2026, 1, 2),
+    "a number of numpy": np.float64(0.5),
+    "an array": np.arange(3),
+    "a random generator": np.random.default_rng(0),
+    "an object": Config(),
+    "a class": Config,
+    "a function": os.path.join,
+    "a device": Call(Global("torch", "device"), ("cuda", 0)),
+    "a dtype": Global("torch", "float32"),
+    "an empty tensor": rebuilt(ZERO, 0, (0,), (1,)),
+    "an expanded tensor": rebuilt(Storage(np.ones(1)), 0, (1000,), (0,)),
+    "a parameter with a state": Call(
+        Global("torch._utils", "_rebuild_parameter_with_state"), (files.tensor(np.ones(2)), True, {}, {"a": 1})
+    ),
+    "a tensor of a later kind": Call(Global("torch._utils", "_rebuild_tensor_v3"), (1, 0, (1,), (1,), False, {})),
+    "a key of another kind": {(1, 2): 3, None: 4, b"a": 5},
+    "a name that is no UTF-8": os.fsdecode(b"caf\xe9"),
+}
+
+
+@FORMATS
+@pytest.mark.parametrize("beside", BESIDE.values(), ids=BESIDE)
+def test_whatever_stands_beside_the_weights_they_are_read(read, refused, write, beside):
+    value = {"epoch": 3, "args": beside, "state_dict": files.state_dict(ARRAYS), "last": [beside]}
+    found = read(write(value))
+    assert_equal(found.tensors, ARRAYS)
+    assert found.facts["epoch"] == 3
+    inside = read(write({"state_dict": {**files.state_dict(ARRAYS), "extra": beside}}))
+    readable = "a parameter with a state" in BESIDE and beside is BESIDE["a parameter with a state"]
+    assert_equal({name: inside.tensors[name] for name in ARRAYS}, ARRAYS)
+    assert ("extra" in inside.tensors, "extra" in inside.unreadable) == (readable, not readable)
+    if not readable:
+        assert "'extra' is no tensor" in inside.unreadable["extra"]
+        assert "'w' is no tensor" in refused(write({"state_dict": {"w": beside}}))
+
+
+@FORMATS
+@pytest.mark.parametrize("key", ["state_dict", "model_state_dict", "model", "net"])
+def test_the_weights_are_found_under_the_usual_names(read, write, key):
+    found = read(write({"epoch": 1, key: files.state_dict(ARRAYS), "best": files.tensor(np.ones(1))}))
+    assert_equal(found.tensors, ARRAYS)
+    assert (found.key, found.facts) == (key, {"epoch": 1})
+    assert read(write(files.state_dict(ARRAYS))).key is None
+
+
+@FORMATS
+def test_another_entry_is_taken_when_it_is_asked_for(tmp_path, write):
+    others = {name: array + 1 for name, array in ARRAYS.items()}
+    path = tmp_path / "net.pth.tar"
+    value = {"state_dict": files.state_dict(ARRAYS), "state_dict_ema": files.state_dict(others), "epoch": 1}
+    path.write_bytes(write(value))
+    assert_equal(read_checkpoint(path).tensors, ARRAYS)
+    assert_equal(read_checkpoint(path, key="state_dict_ema").tensors, others)
+    for key in ("state_dict_emma", "epoch"):
+        with pytest.raises(InputError) as error:
+            read_checkpoint(path, key=key)
+        assert tiny.one_line(error.value, says=f"no state dict '{key}', but 'state_dict', 'state_dict_ema'")
+
+
+@pytest.mark.parametrize(
+    "prefix", ["module.", "_orig_mod.", "module._orig_mod.", "_orig_mod.module.", "module.module._orig_mod.module."]
+)
+def test_names_are_those_without_wrappers_in_any_order(read, prefix):
+    assert_equal(read(files.zip_file(files.state_dict(ARRAYS, prefix))).tensors, ARRAYS)
+
+
+def test_parts_of_a_network_may_have_been_compiled(read, refused):
+    arrays = {"a._orig_mod.weight": np.ones(1), "a.bias": np.ones(2)}
+    assert list(read(files.zip_file(files.state_dict(arrays))).tensors) == ["a.weight", "a.bias"]
+    arrays["a.weight"] = np.ones(3)
+    assert "two of its tensors have one name" in refused(files.zip_file(files.state_dict(arrays)))
+
+
+def test_checksums_that_were_not_computed_are_passed_over(read):
+    unchecked = [dataclasses.replace(record, crc=0) for record in files.zip_records(files.state_dict(ARRAYS))]
+    assert_equal(read(files.archive(unchecked)).tensors, ARRAYS)
+
+
+def safetensors(arrays: dict, facts: dict | None = None, **changes) -> bytes:
+    names = {"float32": "F32", "float16": "F16", "bfloat16": "BF16", "int64": "I64", "float64": "F64", "bool": "BOOL"}
+    head, body = {"__metadata__": facts} if facts else {}, b""
+    for name, array in arrays.items():
+        end = len(body) + array.nbytes
+        head[name] = {"dtype": names[array.dtype.name], "shape": array.shape, "data_offsets": [len(body), end]}
+        head[name] |= changes
+        body += array.tobytes()
+    text = json.dumps(head).encode()
+    return len(text).to_bytes(8, "little") + text + body
+
+
+def test_safetensors_are_read(read):
+    arrays = {
+        **{"a": np.arange(6, dtype=np.float32).reshape(2, 3), "b": np.ones(2, ml_dtypes.bfloat16)},
+        **{"c": np.array(3), "d": np.ones(3, np.float16), "e": np.array([True])},
+    }
+    found = read(safetensors({f"module.{name}": array for name, array in arrays.items()}, {"format": "pt"}))
+    assert_equal(found.tensors, arrays)
+    assert (found.facts, found.key, found.unreadable) == ({"format": "pt"}, None, {})
+
+
+def test_safetensors_that_are_none_are_refused(refused, read, tmp_path):
+    whole = safetensors(ARRAYS)
+    for content, says in [
+        *((whole[:end], "net.pth.tar") for end in range(0, len(whole), 7)),
+        (whole + b"x", "cannot be read"),
+        (safetensors(ARRAYS, shape=[2**62]), "overflow"),
+        (safetensors(ARRAYS, dtype="F99"), "unknown variant"),
+        (safetensors({}, {"format": "pt"}), "it is empty"),
+        (safetensors({"a\nb": np.ones(1)}), r"no tensor is called 'a\nb'"),
+        (safetensors({"w": np.ones(1, np.float32)}, dtype="F8_E4M3", shape=[4]), "'w' is F8_E4M3"),
+        (b"\xff" * 8 + b"{" + b"x" * 99, "header"),
+    ]:
+        assert says in refused(content)
+    (tmp_path / "net.pth.tar").write_bytes(whole)
+    with pytest.raises(InputError, match="without entries such as 'state_dict'"):
+        read_checkpoint(tmp_path / "net.pth.tar", key="state_dict")
+
+
+def test_home_is_expanded(tmp_path, monkeypatch):
+    (tmp_path / "net.pth").write_bytes(files.zip_file(files.state_dict(ARRAYS)))
+    monkeypatch.setenv("HOME", str(tmp_path))
+    assert_equal(read_checkpoint("~/net.pth").tensors, ARRAYS)
 
 
 READ_OPCODES = {opcode.name for opcode in pickletools.opcodes if ord(opcode.code) in torch_pickle._OPCODES} | {"STOP"}
@@ -199,7 +357,7 @@ BAD_VALUES = {
     "nothing": ({}, "no state dict but a dict"),
     "a list": ([files.tensor(np.ones(1))], "no state dict but a list"),
     "no tensors": ({"model": 1}, "'model' is no tensor but a int"),
-    "a model beside": ({"epoch": 1, "net": files.state_dict(ARRAYS)}, "'epoch' is no tensor"),
+    "a model of another name": ({"epoch": 1, "student": files.state_dict(ARRAYS)}, "'epoch' is no tensor"),
     "a dict of dicts": (
         {"state_dict": {"fc": files.state_dict(ARRAYS)}},
         "'fc' is no tensor but a dict of 'fc.weight'",

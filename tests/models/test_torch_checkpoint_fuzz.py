@@ -42,7 +42,7 @@ PIECES = st.one_of(
     st.builds(lambda number: struct.pack("<Q", number), st.integers(0, 2**64 - 1)),
     st.builds(lambda number: struct.pack("<I", number), st.integers(0, 2**32 - 1)),
     st.sampled_from(
-        [b"cos\nsystem\n", b"ctorch\nFloatStorage\n", b"ccollections\nOrderedDict\n", b"cbuiltins\neval\n"]
+        [b"cos\nsystem\n", b"ctorch\nFloatStorage\n", b"ccollections\nOrderedDict\n", b"c__builtin__\nset\n)\x81"]
     ),
 )
 
@@ -215,6 +215,13 @@ BOMBS = {
     "nested lists": b"]" * 450_000 + b"a" * 449_999,
     "a billion laughs": b")q\x00" + b"h\x00h\x00h\x00\x87q\x00" * 200_000,
     "equal hashes": b"}(" + b"".join(b"\x8a\x08" + struct.pack("<q", k << 40) + b"N" for k in range(300_000)) + b"u",
+    "names": b"".join(b"ca\n%d\n" % number for number in range(MILLION)),
+    "long names": b"".join(b"c" + b"a" * 180 + b"\n%d\n" % number for number in range(80_000)),
+    "new objects": b"ca\nb\n)\x81" * MILLION,
+    "states of objects": b"ca\nb\n" + b"}b" * MILLION,
+    "keys of other kinds": b"}" + b")Ns" * MILLION,
+    "large numbers": (b"\x8a\xff" + b"a" * 255) * 60_000,
+    "odd surrogates": text(b"\xed\xa0\x80" * 8) * 500_000,
     "a pickle too long": b"N" * (17 << 20),
     "tensors of one storage": None,
     "records": None,
