@@ -16,9 +16,10 @@ import tensorflow as tf
 
 from divco_tf import compat, files
 from divco_tf.data.preprocessing import Preprocessing
-from divco_tf.errors import InputError, RunError, shown
+from divco_tf.errors import InputError, shown
 from divco_tf.models.branch_stack import BranchStack
 from divco_tf.training import losses
+from divco_tf.training.checkpoint import whole_or_told
 from divco_tf.training.experiment import load, open_run, versions
 
 SAVED_MODEL = "saved_model.pb"
@@ -114,21 +115,17 @@ def export_stack(
         "ensembling": ensembling,
         "versions": versions(),
     }
-    try:
-        with files.unfinished_directory(base, "export") as folder:
-            names = folder.with_name(CLASS_NAMES)  # outside of the export, which takes a copy
-            files.write_text(names, "".join(f"{shown(name)}\n" for name in class_names))
-            unplaced = stack.on(None) if stack.devices else stack
-            servable = _Servable(unplaced, preprocessing, ensembling, str(names), branch_probabilities)
-            tf.saved_model.save(servable, str(folder), signatures=servable.signatures())
-            (folder / EXTRA).mkdir()
-            files.write_json(folder / EXTRA / RECORD, content)
-            while True:
-                with contextlib.suppress(FileExistsError):  # another export was faster: the next number, or a refusal
-                    return files.take_name(folder, _next_version(base, version))
-    except (OSError, tf.errors.OpError) as error:
-        why = files.why_unwritten(error)
-        raise RunError(f"The export could not be written ({why}). Nothing of it is left in {base}.") from error
+    with whole_or_told("export", base), files.unfinished_directory(base, "export") as folder:
+        names = folder.with_name(CLASS_NAMES)  # outside of the export, which takes a copy
+        files.write_text(names, "".join(f"{shown(name)}\n" for name in class_names))
+        unplaced = stack.on(None) if stack.devices else stack
+        servable = _Servable(unplaced, preprocessing, ensembling, str(names), branch_probabilities)
+        tf.saved_model.save(servable, str(folder), signatures=servable.signatures())
+        (folder / EXTRA).mkdir()
+        files.write_json(folder / EXTRA / RECORD, content)
+        while True:
+            with contextlib.suppress(FileExistsError):  # another export was faster: the next number, or a refusal
+                return files.take_name(folder, _next_version(base, version))
 
 
 def version_folders(export_dir: str | pathlib.Path) -> dict[int, pathlib.Path]:

@@ -6,20 +6,21 @@ they mean the same when layers are made in another order: "stack/stem.kernel", "
 "run/step". 0.1.0 named variables by their positions ("stack/17"), which is read too.
 """
 
+import contextlib
 import dataclasses
 import hashlib
 import itertools
 import pathlib
 import re
 import threading
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from typing import Any
 
 import keras
 import tensorflow as tf
 
 from divco_tf import files
-from divco_tf.errors import InputError
+from divco_tf.errors import InputError, RunError
 from divco_tf.models import placement
 
 State = Mapping[str, Sequence[keras.Variable]]
@@ -246,8 +247,7 @@ class CheckpointWriter:
         if self._thread is not None and not self._thread.is_alive():
             self._thread = None
             if isinstance(self._error, OSError | tf.errors.OpError):
-                # TensorFlow's messages end with the reason: "{{function_node ...}} path; No space left on device".
-                why = getattr(self._error, "strerror", None) or self._error.message.split("; ")[-1].split(" [Op")[0]
+                why = files.why_unwritten(self._error)
                 last = self._checkpoints.last()
                 self._report(
                     f"the checkpoint of step {self._step} could not be written ({why}); training goes on, "
@@ -262,6 +262,22 @@ class CheckpointWriter:
             self._checkpoints.write(step, values, protected=protected)
         except BaseException as error:
             self._error = error
+
+
+@contextlib.contextmanager
+def whole_or_told(what: str, folder: pathlib.Path) -> Iterator[None]:
+    """For what `files` leaves nothing of in `folder` when writing it fails, for want of space, say.
+
+    Raises:
+      RunError: the block failed so, in one line.
+    """
+    try:
+        yield
+    except FileExistsError:
+        raise
+    except (OSError, tf.errors.OpError) as error:
+        why = files.why_unwritten(error)
+        raise RunError(f"The {what} could not be written ({why}). Nothing of it is left in {folder}.") from error
 
 
 def snapshot(state: State) -> dict[str, tf.Tensor]:

@@ -3,14 +3,12 @@
 import pathlib
 from typing import Any
 
-import tensorflow as tf
-
 from divco_tf import files
 from divco_tf.data.datasets import get_dataset
-from divco_tf.errors import InputError, RunError
+from divco_tf.errors import InputError
 from divco_tf.models.import_torch import import_state_dict
 from divco_tf.models.torch_checkpoint import TorchCheckpoint, read_checkpoint
-from divco_tf.training.checkpoint import Checkpoints
+from divco_tf.training.checkpoint import Checkpoints, whole_or_told
 from divco_tf.training.experiment import RECORD, Experiment, Run, numbered, open_run, write_record
 
 LICENCE = "CC BY-NC 4.0 (non-commercial)"
@@ -69,15 +67,12 @@ def import_checkpoint(
     import_state_dict(stack, checkpoint.tensors, unreadable=checkpoint.unreadable)
     files.make_writable(model_dir.parent, "model_dir")
     try:
-        with files.new_directory(model_dir) as beside:
+        with whole_or_told("import", model_dir), files.new_directory(model_dir) as beside:
             Checkpoints(beside / "checkpoints").save(0, {"stack": stack.variables})
             names = facts.class_names or numbered(num_classes)
             write_record(beside / RECORD, experiment.identity(None), names, imported=_record(checkpoint))
     except FileExistsError:  # by now: another import was faster
         raise _used(model_dir) from None
-    except (OSError, tf.errors.OpError) as error:
-        why = files.why_unwritten(error)
-        raise RunError(f"The import could not be written ({why}). Nothing of it is left in {model_dir}.") from error
     return open_run(model_dir)
 
 
