@@ -9,9 +9,12 @@ from typing import TYPE_CHECKING, Any
 
 _PUBLIC = {
     "AdamW": "divco_tf.training.optimizers",
+    "ArraySource": "divco_tf.data.sources",
+    "Augmentation": "divco_tf.data.augmentations",
     "BranchStack": "divco_tf.models.branch_stack",
     "CoTraining": "divco_tf.training.schedules",
     "CoTrainingModel": "divco_tf.training.cotraining",
+    "Erasing": "divco_tf.data.policies",
     "Experiment": "divco_tf.training.experiment",
     "InputError": "divco_tf.errors",
     "KerasLayer": "divco_tf.data.batch_ops",
@@ -21,8 +24,13 @@ _PUBLIC = {
     "Preprocessing": "divco_tf.data.preprocessing",
     "RMSprop": "divco_tf.training.optimizers",
     "RMSpropTF": "divco_tf.training.optimizers",
+    "Range": "divco_tf.data.augmentations",
+    "ResizedCrop": "divco_tf.data.policies",
     "RunError": "divco_tf.errors",
     "SGD": "divco_tf.training.optimizers",
+    "Source": "divco_tf.data.sources",
+    "Space": "divco_tf.data.augmentations",
+    "Step": "divco_tf.data.augmentations",
     "ViewPipeline": "divco_tf.data.pipeline",
     "ViewPolicy": "divco_tf.data.policies",
     "WarmStart": "divco_tf.training.warm_start",
@@ -61,6 +69,10 @@ def __dir__() -> list[str]:
 
 
 if TYPE_CHECKING:  # what a type checker and an editor see
+    from divco_tf.data.augmentations import Augmentation as Augmentation
+    from divco_tf.data.augmentations import Range as Range
+    from divco_tf.data.augmentations import Space as Space
+    from divco_tf.data.augmentations import Step as Step
     from divco_tf.data.augmentations import register_augmentation as register_augmentation
     from divco_tf.data.batch_ops import KerasLayer as KerasLayer
     from divco_tf.data.batch_ops import register_batch_operation as register_batch_operation
@@ -68,9 +80,13 @@ if TYPE_CHECKING:  # what a type checker and an editor see
     from divco_tf.data.operations import register_operation as register_operation
     from divco_tf.data.pipeline import ViewPipeline as ViewPipeline
     from divco_tf.data.pipeline import evaluation_dataset as evaluation_dataset
+    from divco_tf.data.policies import Erasing as Erasing
+    from divco_tf.data.policies import ResizedCrop as ResizedCrop
     from divco_tf.data.policies import ViewPolicy as ViewPolicy
     from divco_tf.data.policies import get_policy as get_policy
     from divco_tf.data.preprocessing import Preprocessing as Preprocessing
+    from divco_tf.data.sources import ArraySource as ArraySource
+    from divco_tf.data.sources import Source as Source
     from divco_tf.data.sources import open_source as open_source
     from divco_tf.errors import InputError as InputError
     from divco_tf.errors import RunError as RunError

@@ -5,10 +5,12 @@ a probability and a level, which a space turns into the operation's argument.
 """
 
 import dataclasses
+import math
 import re
 from collections.abc import Mapping
 
-from divco_tf.data.operations import BUILT_IN, OWN
+from divco_tf import fields
+from divco_tf.data.operations import BUILT_IN, LIMITS, OWN, check_name
 from divco_tf.errors import InputError
 from divco_tf.registry import Registry, did_you_mean
 
@@ -21,7 +23,7 @@ class Range:
     """What an operation's argument is by level: in proportion, from `low` at level 0 to `high` at the space's top.
 
     Raises:
-      InputError: no such rounding or resampling.
+      InputError: no such rounding or resampling, or no number.
     """
 
     low: float = 0.0
@@ -32,6 +34,7 @@ class Range:
     resampling: tuple[str, ...] = ("nearest",)  # one of these is drawn each time
 
     def __post_init__(self) -> None:
+        fields.check(self)
         if self.rounding not in ROUNDINGS:
             raise InputError(f"Unknown rounding. Received: {self.rounding}.{did_you_mean(self.rounding, ROUNDINGS)}")
         unknown = [name for name in self.resampling if name not in RESAMPLINGS]
@@ -41,13 +44,21 @@ class Range:
                 "work."
             )
 
+    def arguments(self) -> tuple[float, float]:
+        """The smallest and the largest argument."""
+        round_off = {"none": float, "down": math.floor, "up": math.ceil, "nearest": round}[self.rounding]
+        ends = [round_off(self.low), round_off(self.high)]
+        ends += [-end for end in ends if self.signed]
+        return self.offset + min(ends), self.offset + max(ends)
+
 
 @dataclasses.dataclass(frozen=True)
 class Space:
     """The operations of an augmentation.
 
     Raises:
-      InputError: there are no levels, or the colour is none.
+      InputError: there are no levels, the colour is none, or a range is not of a built-in operation or not within what
+        that takes.
     """
 
     top: int  # the highest level
@@ -55,11 +66,25 @@ class Space:
     ranges: Mapping[str, Range]
 
     def __post_init__(self) -> None:
-        if self.top < 1 or len(self.fill) != 3 or not all(0 <= level <= 255 for level in self.fill):
+        fields.check(self)
+        if self.top < 1 or not all(0 <= level <= 255 for level in self.fill):
             raise InputError(
                 f"A space has levels from 0 to a top, and a colour. Received: top={self.top}, fill={self.fill}; 1 or "
                 "more, and three numbers from 0 to 255, would work."
             )
+        for name, span in self.ranges.items():
+            fields.checked(span, Range, f"Space.ranges[{name!r}]")
+            if name not in BUILT_IN:
+                raise InputError(
+                    f"A range is of a built-in operation: one of your own takes no argument. Received: {name!r}."
+                    f"{did_you_mean(name, BUILT_IN)}"
+                )
+            (low, high), (least, most) = span.arguments(), LIMITS.get(name, (-math.inf, math.inf))
+            if not least <= low <= high <= most:
+                raise InputError(
+                    f"The range of {name} goes too far. Received: {low:g} to {high:g}; within {least:g} to {most:g} "
+                    "would work."
+                )
 
 
 @dataclasses.dataclass(frozen=True)
@@ -69,7 +94,10 @@ class Step:
     operation: str
     probability: float = 1.0
     level: float | None = None  # None: each whole level from 0 to the top is as likely
-    std: float = 0.0  # of a Gaussian around the level, cut off at 0 and at the top
+    std: float = 0.0  # of a Gaussian around the level, cut off at 0 and at the top; inf: uniform from 0 to the level
+
+    def __post_init__(self) -> None:
+        fields.check(self if self.std != math.inf else dataclasses.replace(self, std=0.0))
 
 
 @dataclasses.dataclass(frozen=True)
@@ -85,26 +113,30 @@ class Augmentation:
     draws: int = 1  # how often a sub-policy is drawn, with replacement
 
     def __post_init__(self) -> None:
+        fields.check(self)
         if self.draws < 1 or not self.sub_policies:
             raise InputError(
                 f"An augmentation draws sub-policies. Received: draws={self.draws}, {len(self.sub_policies)} "
                 "sub-policies; 1 or more of both would work."
             )
         for step in (step for sub_policy in self.sub_policies for step in sub_policy):
-            if step.operation in BUILT_IN:
-                if step.operation not in self.space.ranges:
-                    raise InputError(
-                        f"An operation has no range. Received: {step.operation}; the space has "
-                        f"{', '.join(self.space.ranges)}."
-                    )
-            else:
-                OWN.get(step.operation)
-            level = 0.0 if step.level is None else step.level
-            if not (0 <= step.probability <= 1 and 0 <= level <= self.space.top and step.std >= 0):
+            self._check_step(step)
+
+    def _check_step(self, step: Step) -> None:
+        if step.operation in BUILT_IN:
+            if step.operation not in self.space.ranges:
                 raise InputError(
-                    f"A step is out of range. Received: {step}; a probability from 0 to 1, a level from 0 to "
-                    f"{self.space.top} and std >= 0 would work."
+                    f"An operation has no range. Received: {step.operation}; the space has "
+                    f"{', '.join(self.space.ranges)}."
                 )
+        else:
+            OWN.get(step.operation)
+        level = 0.0 if step.level is None else step.level
+        if not (0 <= step.probability <= 1 and 0 <= level <= self.space.top and step.std >= 0):
+            raise InputError(
+                f"A step is out of range. Received: {step}; a probability from 0 to 1, a level from 0 to "
+                f"{self.space.top} and std >= 0 would work."
+            )
 
 
 _ENHANCE = ("color", "contrast", "brightness", "sharpness")
@@ -273,7 +305,7 @@ def rand_augment(magnitude: float, *, std: float = 0.0, draws: int = 2, increasi
 
     Args:
       magnitude: 0 to 10.
-      std: of the Gaussian around it, drawn anew for each operation.
+      std: of the Gaussian around it, drawn anew for each operation; inf draws uniformly from 0 to `magnitude`.
       draws: the number of operations.
       increasing: a higher level is a stronger operation throughout.
 
@@ -281,7 +313,7 @@ def rand_augment(magnitude: float, *, std: float = 0.0, draws: int = 2, increasi
       InputError: a number is out of its range.
     """
     space = RAND_AUGMENT_INCREASING if increasing else RAND_AUGMENT
-    if not 0 <= magnitude <= space.top:
+    if not 0 <= fields.checked(magnitude, float, "magnitude") <= space.top:
         raise InputError(f"RandAugment's magnitude lies from 0 to {space.top}. Received: {magnitude:g}; 9 would work.")
     return Augmentation(space, tuple((Step(name, 0.5, magnitude, std),) for name in space.ranges), draws=draws)
 
@@ -291,7 +323,7 @@ _RAND_KEY = re.compile(r"(mstd|inc|m|n)(\d+(?:\.\d+)?)")
 
 
 def _parse_rand(name: str) -> Augmentation | None:
-    """timm's configuration string."""
+    """timm's configuration string; a std above 100 stands for an infinite one there."""
     head, *parts = name.split("-")
     found = [_RAND_KEY.fullmatch(part) for part in parts]
     if head != "rand" or not all(found):
@@ -299,8 +331,12 @@ def _parse_rand(name: str) -> Augmentation | None:
     keys = {match[1]: float(match[2]) for match in found if match}
     if "m" not in keys or len(keys) < len(parts) or not keys.get("n", 2.0).is_integer():
         return None
+    std = keys.get("mstd", 0.0)
     return rand_augment(
-        keys["m"], std=keys.get("mstd", 0.0), draws=int(keys.get("n", 2)), increasing=bool(keys.get("inc", 0))
+        keys["m"],
+        std=math.inf if std > 100 else std,
+        draws=int(keys.get("n", 2)),
+        increasing=bool(keys.get("inc", 0)),
     )
 
 
@@ -315,10 +351,12 @@ def register_augmentation(name: str, augmentation: Augmentation) -> Augmentation
     """Registers an augmentation, which view policies may then name, and returns it.
 
     Raises:
-      InputError: the name is taken, by an augmentation or by an operation.
+      InputError: that is no augmentation, or the name is taken: by an augmentation, an operation or a policy.
     """
-    if name in OWN.names():
-        raise InputError(f"An operation has that name. Received: {name}; another name for the augmentation would work.")
+    check_name(name, "an augmentation", separators="+, ")
+    fields.checked(augmentation, Augmentation, name)
+    if name.startswith("rand-"):
+        raise InputError(f"RandAugment's configurations begin so. Received: {name}; another name would work.")
     AUGMENTATIONS.add(name, augmentation)
     return augmentation
 
@@ -329,6 +367,6 @@ def get_augmentation(name: str) -> Augmentation:
     Raises:
       InputError: neither an augmentation nor an operation is called so.
     """
-    if OWN.has(name):
+    if not AUGMENTATIONS.has(name) and OWN.has(name):
         return Augmentation(Space(top=1, fill=(0, 0, 0), ranges={}), ((Step(name),),))
     return AUGMENTATIONS.get(name)

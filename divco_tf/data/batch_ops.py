@@ -20,6 +20,7 @@ import importlib
 import inspect
 import json
 import re
+import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from types import ModuleType
 from typing import Any
@@ -29,6 +30,7 @@ import numpy as np
 import tensorflow as tf
 
 from divco_tf import compat, fields
+from divco_tf.data import draws
 from divco_tf.errors import InputError
 from divco_tf.registry import Registry, did_you_mean
 
@@ -41,7 +43,6 @@ step each time. It is called from several threads at once.
 
 BATCH_OPERATIONS: Registry[BatchOperation] = Registry("batch operation", entry_points="divco_tf.batch_operations")
 
-_OPERATIONS = 3  # sets these draws apart from an epoch's permutation and from mixing
 _MODULES = ("keras.layers", "keras_cv.layers")
 _MIXERS = {"MixUp": "mixup_alpha", "CutMix": "cutmix_alpha"}
 _TRIAL_IMAGES = 16  # a layer that mirrors at random repeats itself by chance once in 2**16
@@ -81,7 +82,7 @@ class KerasLayer:
     def __post_init__(self) -> None:
         fields.check(self)
         try:
-            arguments = json.loads(json.dumps(dict(self.arguments)))
+            arguments = json.loads(json.dumps(dict(self.arguments), allow_nan=False))
         except (TypeError, ValueError) as error:
             raise InputError(
                 f"The arguments of {self.name} are written down with a run. Received: {self.arguments!r}; a dict of "
@@ -203,8 +204,8 @@ class BatchOperations:
             return views, labels
         views, labels = self._to_pixels(views), labels.copy()
         for place, (name, operation) in enumerate(self._operations):
-            key = int(np.random.default_rng([seed % 2**64, _OPERATIONS, step, place]).integers(2**63))
-            views, labels = _checked(name, operation(views, labels, key), views.shape, labels.shape)
+            key = draws.fold(draws.BATCH_OPERATION, seed, step, place) >> 1
+            views, labels = _applied(name, operation, views, labels, key)
         return self._to_normalised(views), labels
 
     def _to_pixels(self, views: np.ndarray) -> np.ndarray:
@@ -235,21 +236,45 @@ def _named(operation: str | KerasLayer | BatchOperation, image_size: int) -> tup
         return operation, BATCH_OPERATIONS.get(operation)
     if isinstance(operation, KerasLayer):
         return operation.name, operation.build(image_size=image_size)
+    if not callable(operation):
+        raise InputError(
+            f"A batch operation is a function, a name or a KerasLayer. Received: {operation!r}; one of them would work."
+        )
     return getattr(operation, "__name__", repr(operation)), operation
 
 
-def _checked(name: str, result: Any, *shapes: tuple[int, ...]) -> tuple[np.ndarray, np.ndarray]:
+def _applied(
+    name: str, operation: BatchOperation, views: np.ndarray, labels: np.ndarray, key: int
+) -> tuple[np.ndarray, np.ndarray]:
+    shapes = views.shape, labels.shape
+    try:
+        result = operation(views, labels, key)
+    except InputError:
+        raise
+    except Exception as error:
+        raise InputError(
+            f"The batch operation {name} failed ({type(error).__name__}: {_told(error)}). Received: views "
+            f"{list(shapes[0])}; mend the operation, or take it out."
+        ) from error
     if not isinstance(result, tuple) or len(result) != 2:
         raise InputError(
             f"A batch operation returns (views, labels). Received: {type(result).__name__} from {name}; a tuple of the "
             "two would work."
         )
-    arrays = tuple(np.require(array, np.float32, "CW") for array in result)
+    arrays = tuple(np.asarray(array) for array in result)
+    if any(array.dtype.kind not in "fiu" for array in arrays):
+        raise InputError(
+            f"A batch operation returns numbers. Received: {arrays[0].dtype} and {arrays[1].dtype} from {name}; "
+            "float32 would work."
+        )
+    arrays = tuple(np.require(array, np.float32, "CW") for array in arrays)
     if (received := tuple(array.shape for array in arrays)) != shapes:
         raise InputError(
             f"A batch operation keeps the shapes of views and labels. Received: {received[0]} and {received[1]} from "
             f"{name}; {shapes[0]} and {shapes[1]} would work."
         )
+    if not all(np.isfinite(array).all() for array in arrays):
+        raise InputError(f"A batch operation returns finite numbers. Received: NaN or infinity from {name}; mend it.")
     return arrays
 
 
@@ -278,8 +303,8 @@ def _make(layer_class: type[keras.layers.Layer], arguments: Mapping[str, Any], k
     layer = layer_class(**{**ours, **given})
     states = [variable for variable in layer.variables if variable.name == "seed_generator_state"]
     # TensorFlow takes seeds of two 32-bit integers.
-    for state, words in zip(states, np.random.default_rng(key).integers(2**31, size=(len(states), 2)), strict=True):
-        state.assign(words)
+    for number, state in enumerate(states):
+        state.assign([draws.fold(key, number, word) >> 33 for word in range(2)])
     if _is_keras_cv(layer_class):
         _seed_keras_cv(layer, key)
     return layer
@@ -327,14 +352,46 @@ def _call(make: Callable[[int], keras.layers.Layer], views: np.ndarray, key: int
 
 @contextlib.contextmanager
 def _thread_state() -> Iterator[None]:
-    """On the CPU, in float32: both are settings of a thread, and data threads have not those of the main one."""
+    """On the CPU, in float32, whatever Keras is set to: data threads have not the main one's device and policy."""
     policy = keras.config.dtype_policy()
     keras.config.set_dtype_policy("float32")
     try:
-        with tf.device("CPU:0"):
+        with tf.device("CPU:0"), _SETTINGS:
             yield
     finally:
         keras.config.set_dtype_policy(policy)
+
+
+class _Settings:
+    """Keras's floatx and image_data_format as it ships them, while a thread is in this context.
+
+    Layers draw numbers of the one type, and look for channels where the other says. Both belong to the process: the
+    last thread to leave puts back what the first one found.
+    """
+
+    def __init__(self) -> None:
+        self._lock, self._inside = threading.Lock(), 0
+        self._found = ("float32", "channels_last")
+
+    def __enter__(self) -> None:
+        with self._lock:
+            if not self._inside:
+                self._found = (keras.config.floatx(), keras.config.image_data_format())
+                self._set("float32", "channels_last")
+            self._inside += 1
+
+    def __exit__(self, *_: object) -> None:
+        with self._lock:
+            self._inside -= 1
+            if not self._inside:
+                self._set(*self._found)
+
+    def _set(self, floatx: str, image_data_format: str) -> None:
+        keras.config.set_floatx(floatx)
+        keras.config.set_image_data_format(image_data_format)
+
+
+_SETTINGS = _Settings()
 
 
 def _told(error: Exception) -> str:

@@ -5,10 +5,13 @@ import math
 
 import numpy as np
 
+from divco_tf import fields
+from divco_tf.data.draws import MIXING, Draws, fold
 from divco_tf.data.image_ops.basic import mix
+from divco_tf.data.image_ops.random_numbers import shuffled
 from divco_tf.errors import InputError
 
-_MIXING = 2  # sets these draws apart from the permutation of an epoch
+_KIND, _SHARE, _CENTRE, _PARTNERS = range(4)  # each is drawn from a key of its own
 
 
 @dataclasses.dataclass(frozen=True)
@@ -105,9 +108,10 @@ class Mixing:
     block: int | None = None
 
     def __post_init__(self) -> None:
+        fields.check(self)
         for name in ("mixup_alpha", "cutmix_alpha"):
             alpha = getattr(self, name)
-            if not 0 <= alpha < math.inf:
+            if alpha < 0:
                 raise InputError(f"{name} is not negative. Received: {alpha}; 0.2, or 0 for none, would work.")
         if self.block is not None and self.block < 1:
             raise InputError(f"A block has examples. Received: block={self.block}; 1 or more, or None, would work.")
@@ -138,10 +142,11 @@ class Mixing:
         self.check_batch(batch_size)
         if not self:
             return None
-        generator = np.random.default_rng([seed % 2**64, _MIXING, step])
-        cutmix = self.cutmix_alpha > 0 and (self.mixup_alpha == 0 or generator.random() < 0.5)
+        key = fold(MIXING, seed, step)
+        cutmix = self.cutmix_alpha > 0 and (self.mixup_alpha == 0 or Draws(fold(key, _KIND)).uniform() < 0.5)
         alpha = self.cutmix_alpha if cutmix else self.mixup_alpha
-        share = float(generator.beta(alpha, alpha))
+        share = Draws(fold(key, _SHARE)).beta(alpha)
         block = self.block or batch_size
-        partners = [start + generator.permutation(block) for start in range(0, batch_size, block)]
-        return Mixture(share, np.concatenate(partners), tuple(generator.random(2).tolist()) if cutmix else None)
+        partners = [start + shuffled(fold(key, _PARTNERS, start), size=block) for start in range(0, batch_size, block)]
+        centre = Draws(fold(key, _CENTRE))
+        return Mixture(share, np.concatenate(partners), (centre.uniform(), centre.uniform()) if cutmix else None)

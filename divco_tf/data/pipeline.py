@@ -6,7 +6,6 @@ threads, prefetching or an image's neighbours.
 
 import concurrent.futures
 import contextlib
-import functools
 import os
 import re
 import traceback
@@ -16,9 +15,12 @@ from typing import Any
 import numpy as np
 import tensorflow as tf
 
+from divco_tf import fields
+from divco_tf.data import draws
 from divco_tf.data.batch_ops import BatchOperations, KerasLayer
+from divco_tf.data.checks import check_images, check_labels
 from divco_tf.data.decoding import Box
-from divco_tf.data.image_ops.random_numbers import view_keys
+from divco_tf.data.image_ops.random_numbers import shuffled, view_keys
 from divco_tf.data.mixing import Mixing
 from divco_tf.data.policies import ViewPolicy
 from divco_tf.data.preprocessing import Preprocessing
@@ -26,7 +28,7 @@ from divco_tf.data.sources import ArraySource, BadImage, Source, check_on_error
 from divco_tf.data.views import ViewMaker
 from divco_tf.errors import InputError
 
-_PERMUTATION = 1  # sets these draws apart from mixup's
+ORDER = 2  # by which images follow each other, and are mixed; 1, of 0.1.0, was of numpy's generators
 _BEING_MADE = 2**30  # bytes of the batches that are made at once
 
 
@@ -69,8 +71,10 @@ class ViewPipeline:
         on_error: str = "raise",
         part: tuple[int, int] = (0, 1),
     ) -> None:
-        policies = (policy,) if isinstance(policy, ViewPolicy) else tuple(policy)
-        _check_batch(source, batch_size, split_factor, policies, identical_views, batch_operations, on_error, part)
+        policies = tuple(policy) if isinstance(policy, tuple | list) else (policy,)
+        _check_batch(
+            source, batch_size, split_factor, policies, seed, identical_views, batch_operations, on_error, part
+        )
         image_size = preprocessing.image_size
         if source.image_size != image_size:
             raise InputError(
@@ -92,8 +96,6 @@ class ViewPipeline:
         self._identical_views, self._skips = identical_views, on_error == "skip"
         self._part = (part[0] * batch_size // part[1], (part[0] + 1) * batch_size // part[1])
         self._pool: concurrent.futures.ThreadPoolExecutor | None = None
-        # Two epochs, since threads at the turn of an epoch ask for either.
-        self._permutation = functools.lru_cache(maxsize=2)(self._draw_permutation)
 
     @property
     def steps_per_epoch(self) -> int:
@@ -104,7 +106,7 @@ class ViewPipeline:
         """Which images of the source make up the global batch of `step`, int64 [B]; each at most once an epoch."""
         _check_step(step)
         epoch, place = divmod(step, self.steps_per_epoch)
-        return self._permutation(epoch)[place * self.batch_size : (place + 1) * self.batch_size]
+        return self._order(epoch, place * self.batch_size, (place + 1) * self.batch_size)
 
     def views_at(self, step: int) -> tuple[np.ndarray, np.ndarray]:
         """The batch of a step (0, 1, ..., on through all epochs), or this host's part of it.
@@ -139,11 +141,11 @@ class ViewPipeline:
         views = np.empty((*keys.shape, self.image_size, self.image_size, 3), np.float32)
         indices = self.indices_at(step)[positions]
         if isinstance(self.source, ArraySource) and not self._makers[0].needs_stored:
-            self._make_views(self.source.read_batch(indices), keys, views)
+            self._make_views(_read_batch(self.source, indices), keys, views)
         else:
             indices = np.array(list(self._map(lambda i: self._fill(step, positions[i], keys[i], views[i]), len(keys))))
         labels = np.zeros((len(positions), self.source.num_classes), np.float32)
-        labels[np.arange(len(positions)), self.source.labels_of(indices)] = 1
+        labels[np.arange(len(positions)), _labels_of(self.source, indices)] = 1
         return views, labels
 
     def keys_at(self, step: int) -> np.ndarray:
@@ -153,7 +155,7 @@ class ViewPipeline:
 
     def image_at(self, step: int, position: int) -> np.ndarray:
         """The image at a position of the global batch before views are made of it, uint8 [H, W, 3]."""
-        return self._first_good(step, position, self.source.read)[1]
+        return self._first_good(step, position, self._read)[1]
 
     def drawn_at(self, step: int, position: int, branch: int) -> list[tuple[str, float]]:
         """The operations, with their arguments, that are drawn for a view."""
@@ -219,23 +221,23 @@ class ViewPipeline:
             if self._makers[0].needs_stored:
                 self._fill_from_stored(index, keys, views)
             else:
-                self._make_views(self.source.read(index)[None], keys[None], views[None])
+                self._make_views(self._read(index)[None], keys[None], views[None])
 
         return self._first_good(step, position, make)[0]
 
     def _first_good(self, step: int, position: int, read: Callable[[int], Any]) -> tuple[int, Any]:
         """What `read` makes of the image at a position, or of the next one of the epoch that can be read: and which."""
         epoch, place = divmod(step, self.steps_per_epoch)
-        order, first = self._permutation(epoch), place * self.batch_size + int(position)
-        for offset in range(len(order)):
-            index = int(order[(first + offset) % len(order)])
+        count, first = len(self.source), place * self.batch_size + int(position)
+        for following in range(first, first + count):
+            index = int(self._order(epoch, following % count, following % count + 1)[0])
             try:
                 return index, read(index)
             except BadImage as error:
                 if not self._skips:
                     raise
                 self.replaced[index] = str(error)
-        raise InputError(f"No image of the epoch can be read. Received: {len(order)} bad ones; mend the data.")
+        raise InputError(f"No image of the epoch can be read. Received: {count} bad ones; mend the data.")
 
     def boxes(self, keys: np.ndarray, height: int, width: int) -> list[Box]:
         """The parts of a stored image of these pixels that its views, of `keys` uint64 [S], show."""
@@ -249,19 +251,37 @@ class ViewPipeline:
             return union(boxes)
 
         region = self.source.read_region(index, choose)
-        top, left, *_ = union(boxes)
+        top, left, *size = union(boxes)
+        check_images(region, (*size, 3), of=_told(self.source))
         for branch, (y, x, height, width) in enumerate(boxes):
             self._maker(branch).from_region(region, (y - top, x - left, height, width), keys[branch], views[branch])
 
     def _map(self, function: Callable[[int], int], count: int) -> Iterator[int]:
         return map(function, range(count)) if self._pool is None else self._pool.map(function, range(count))
 
-    def _draw_permutation(self, epoch: int) -> np.ndarray:
-        return np.random.default_rng([self.seed % 2**64, _PERMUTATION, epoch]).permutation(len(self.source))
+    def _read(self, index: int) -> np.ndarray:
+        return check_images(self.source.read(index), (*[self.image_size] * 2, 3), of=_told(self.source))
+
+    def _order(self, epoch: int, start: int, stop: int) -> np.ndarray:
+        """The images at places [start, stop) of an epoch's random order."""
+        return shuffled(draws.fold(draws.ORDER, self.seed, epoch), size=len(self.source), start=start, stop=stop)
+
+
+def _told(source: Source) -> str:
+    return f"the source {type(source).__name__}"
+
+
+def _read_batch(source: Source, indices: np.ndarray) -> np.ndarray:
+    return check_images(source.read_batch(indices), (len(indices), *[source.image_size] * 2, 3), of=_told(source))
+
+
+def _labels_of(source: Source, indices: np.ndarray) -> np.ndarray:
+    labels = source.labels_of(indices)
+    return check_labels(labels, count=len(indices), num_classes=source.num_classes, of=_told(source))
 
 
 def _check_step(step: int) -> None:
-    if step < 0:
+    if fields.checked(step, int, "step") < 0:
         raise InputError(f"Steps count from 0. Received: {step}.")
 
 
@@ -277,11 +297,15 @@ def _check_batch(
     batch_size: int,
     split_factor: int,
     policies: tuple[ViewPolicy, ...],
+    seed: int,
     identical_views: bool,
     batch_operations: Sequence[str | KerasLayer],
     on_error: str,
     part: tuple[int, int],
 ) -> None:
+    for name, number in (("batch_size", batch_size), ("split_factor", split_factor), ("seed", seed)):
+        fields.checked(number, int, name)
+    fields.checked(policies, tuple[ViewPolicy, ...], "policy")
     if batch_size < 1 or split_factor < 1:
         raise InputError(
             f"A batch has images, and an image has views. Received: batch_size={batch_size}, "
@@ -338,7 +362,7 @@ def evaluation_dataset(
     Raises:
       InputError: the batch size is not positive.
     """
-    if batch_size < 1:
+    if fields.checked(batch_size, int, "batch_size") < 1:
         raise InputError(f"A batch has images. Received: batch_size={batch_size}; 1 or more would work.")
 
     # Stored images that differ in size are prepared one by one.
@@ -346,8 +370,11 @@ def evaluation_dataset(
 
     def read(start: int) -> tuple[np.ndarray, np.ndarray]:
         indices = np.arange(start, min(start + chunk, len(source)))
-        images = source.read_batch(indices) if source.same_size else source.read_stored(start)[None]
-        return images, source.labels_of(indices)
+        if source.same_size:
+            images = _read_batch(source, indices)
+        else:
+            images = check_images(source.read_stored(start), (None, None, 3), of=_told(source))[None]
+        return images, _labels_of(source, indices).astype(np.int64)
 
     starts = tf.data.Dataset.range(0, len(source), chunk)
     chunks = _mapped(starts, read, (tf.uint8, tf.int64), ((None, side, side, 3), (None,)), threads)
@@ -410,6 +437,6 @@ def _mapped(
 def _checked_threads(threads: int | None) -> int:
     if threads is None:
         return min(os.cpu_count() or 1, 16)
-    if threads < 1:
+    if fields.checked(threads, int, "threads") < 1:
         raise InputError(f"A number of threads. Received: {threads}; 1 or more would work.")
     return threads

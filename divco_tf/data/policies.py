@@ -123,7 +123,7 @@ def get_policy(name: str) -> ViewPolicy:
     Raises:
       InputError: nothing is called so.
     """
-    base, *added = name.split("+")
+    base, *added = fields.checked(name, str, "name of a view policy").split("+")
     if base not in POLICIES:
         raise InputError(f"Unknown view policy. Received: {name}.{did_you_mean(base, POLICIES)}")
     policy = POLICIES[base]

@@ -3,7 +3,8 @@
 import numpy as np
 
 from divco_tf.data.augmentations import RESAMPLINGS, ROUNDINGS, Augmentation, Range, Step, get_augmentation
-from divco_tf.data.decoding import Box
+from divco_tf.data.checks import check_images
+from divco_tf.data.decoding import Box, check_box
 from divco_tf.data.image_ops import augment
 from divco_tf.data.image_ops.basic import crop_flip, erase, mirrored, normalise
 from divco_tf.data.image_ops.resize import BICUBIC, draw_box, resize
@@ -46,8 +47,9 @@ class ViewMaker:
           float32 [B, S, H, W, 3].
 
         Raises:
-          InputError: the padding is too wide for the images, or an operation of the user's fails.
+          InputError: the images are none, the padding is too wide for them, or an operation of the user's fails.
         """
+        check_images(images, (len(keys), None, None, 3), of="the caller")
         self.policy.check_size(*images.shape[1:3])
         images = np.require(images, np.uint8, "CW")  # a read-only or strided array would be another type to numba
         keys = np.require(keys, np.uint64, "CW")
@@ -89,8 +91,11 @@ class ViewMaker:
           view: float32 [H, W, 3], C-contiguous: written.
 
         Raises:
-          InputError: an operation of the user's fails.
+          InputError: the region is no image, the box is not inside of it, or an operation of the user's fails.
         """
+        check_images(region, (None, None, 3), of="the caller")
+        check_box(box, *region.shape[:2])
+        region = np.require(region, np.uint8, "CW")
         cropped = np.empty(view.shape, np.uint8)
         resize(region, tuple(map(int, box)), self.policy.flip and bool(mirrored(key)), BICUBIC, cropped)
         self._finish(cropped, key, view)
@@ -183,4 +188,4 @@ def _checked(name: str, image: np.ndarray, key: int) -> np.ndarray:
             f"The operation {name} did not return an image of its shape. Received: {got} for {list(shape)}; "
             "uint8 of the same shape would work."
         )
-    return np.require(view, np.uint8, "CW")
+    return np.array(view, order="C")  # the next operation may write into it, and this one may keep what it returned

@@ -4,6 +4,7 @@ import dataclasses
 
 import numpy as np
 import pytest
+from scipy import stats
 
 from divco_tf.data.augmentations import (
     AUGMENTATIONS,
@@ -18,10 +19,11 @@ from divco_tf.data.augmentations import (
     rand_augment,
     register_augmentation,
 )
+from divco_tf.data.image_ops import augment
 from divco_tf.data.operations import OWN
 from divco_tf.errors import InputError
 from tests.data import frequencies
-from tests.data.image_ops.operated import OPERATION, plain_argument
+from tests.data.image_ops.operated import OPERATION, plain_argument, table_of
 from tests.reference import load_json
 
 AUTO = {"auto_augment_cifar10": "CIFAR10Policy", "auto_augment_svhn": "SVHNPolicy"}
@@ -144,6 +146,22 @@ def test_draws_are_as_frequent_as_the_table_says(name):
     assert len(found) >= 2 and min(found.values()) > 1e-3, found
 
 
+@pytest.mark.parametrize("name", ["rand-m6-mstd101-n1", "rand-m6-mstd100.5-n1-inc1"])
+def test_timms_infinite_std_draws_levels_uniformly_up_to_the_magnitude(name):
+    """timm: above 100 it is infinite, and `random.uniform(0, magnitude)`."""
+    augmentation = get_augmentation(name)
+    assert {step.std for steps in augmentation.sub_policies for step in steps} == {np.inf}
+    assert augmentation == rand_augment(6, std=np.inf, draws=1, increasing=name.endswith("inc1"))
+    rotate = dataclasses.replace(augmentation, sub_policies=((Step("rotate", 1.0, 6.0, np.inf),),))
+    table, records = table_of(rotate), np.empty((1, augment.RECORD))
+    levels = []
+    for key in range(2000):
+        augment.draw_steps(np.uint64(key), 0, table, 1, records)
+        levels.append(abs(records[0, 1]) / 30 * 10)
+    assert stats.kstest(levels, stats.uniform(0, 6).cdf).pvalue > 1e-3
+    assert get_augmentation("rand-m6-mstd100").sub_policies[0][0].std == 100
+
+
 def test_draws_are_independent_of_each_other():
     found = frequencies.independence()
     assert len(found) == 5 and min(found.values()) > 1e-3, found
@@ -152,13 +170,54 @@ def test_draws_are_independent_of_each_other():
 SPACE = Space(10, (0, 0, 0), {"invert": Range()})
 
 
+def _space(**ranges: Range) -> Space:
+    return Space(10, (0, 0, 0), ranges)
+
+
 @pytest.mark.parametrize(
     ("make", "received"),
     [
         (lambda: Range(rounding="upwards"), "upwards"),
         (lambda: Range(resampling=("cubic",)), "cubic"),
         (lambda: Range(resampling=()), r"\(\)"),
+        (lambda: Range(resampling="bilinear"), "'bilinear'"),
+        (lambda: Range(0, float("nan")), "nan"),
+        (lambda: Range(float("-inf"), 0), "-inf"),
+        (lambda: Range(0, "30"), "'30'"),
+        (lambda: Range(signed=1), "1; pass True"),
         (lambda: Space(0, (0, 0, 0), {}), "top=0"),
+        (lambda: Space(2.5, (0, 0, 0), {}), "2.5"),
+        (lambda: Space(10, (0, 0, 0.5), {}), "0.5"),
+        (lambda: Space(10, 0, {}), "0"),
+        (lambda: Space(10, (0, 0, 0), {"rotate": 30}), "30"),
+        (lambda: Space(10, (0, 0, 0), {"shear_xx": Range()}), "'shear_xx'. Did you mean shear_x"),
+        (lambda: _space(posterize=Range(12, 12)), "12 to 12; within 0 to 8"),
+        (lambda: _space(posterize=Range(0, 4, signed=True)), "-4 to 4; within 0 to 8"),
+        (lambda: _space(posterize=Range(8, 7.5, offset=1)), "8.5 to 9; within 0 to 8"),
+        (lambda: _space(posterize=Range(-3, -3)), "-3 to -3"),
+        (lambda: _space(posterize=Range(8.2, 0, rounding="up")), "0 to 9"),
+        (lambda: _space(solarize=Range(257, 0)), "0 to 257; within 0 to 256"),
+        (lambda: _space(solarize_add=Range(-20, -20)), "-20 to -20; within 0 to 255"),
+        (lambda: _space(brightness=Range(0, 1.2, signed=True, offset=1)), "-0.2 to 2.2; within 0 to 100"),
+        (lambda: _space(translate_x=Range(0, 1e30)), r"0 to 1e\+30; within -10 to 10"),
+        (lambda: Augmentation(None, ((Step("invert"),),)), "None"),
+        (lambda: Augmentation(SPACE, (Step("invert"),)), r"Step\(operation='invert'"),
+        (lambda: Augmentation(SPACE, (("invert",),)), "'invert'"),
+        (lambda: Augmentation(SPACE, ((Step("invert"),),), draws=1.5), "1.5"),
+        (lambda: Augmentation(SPACE, ((Step("invert", float("nan")),),)), "nan"),
+        (lambda: Augmentation(SPACE, ((Step("invert", -0.1),),)), "probability=-0.1"),
+        (lambda: Augmentation(SPACE, ((Step("invert", True),),)), "True"),
+        (lambda: Augmentation(SPACE, ((Step("invert", level="9"),),)), "'9'"),
+        (lambda: Augmentation(SPACE, ((Step("invert", level=float("nan")),),)), "nan"),
+        (lambda: Augmentation(SPACE, ((Step("invert", level=5, std=float("nan")),),)), "nan"),
+        (lambda: rand_augment(-1), "-1; 9"),
+        (lambda: rand_augment("9"), "'9'"),
+        (lambda: rand_augment(9, std=-1), "std=-1"),
+        (lambda: register_augmentation("mine", 3), "3"),
+        (lambda: register_augmentation("a+b", get_augmentation("trivial_augment")), "'a.b'"),
+        (lambda: register_augmentation("rotate", get_augmentation("trivial_augment")), "'rotate'"),
+        (lambda: register_augmentation("rand-m9", get_augmentation("trivial_augment")), "rand-m9"),
+        (lambda: register_augmentation("cifar10", get_augmentation("trivial_augment")), "cifar10; another name"),
         (lambda: Space(10, (0, 0, 256), {}), "256"),
         (lambda: Augmentation(SPACE, ()), "0 sub-policies"),
         (lambda: Augmentation(SPACE, ((Step("invert"),),), draws=0), "draws=0"),

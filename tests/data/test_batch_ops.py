@@ -119,6 +119,8 @@ def test_a_key_is_settled_by_seed_step_and_place():
         both(normalised(pixels(2)), labels(2), seed=seed, step=step)
     assert len(set(keys)) == 8 and keys[:2] == keys[-2:]
     assert all(isinstance(key, int) and 0 <= key < 2**63 for key in keys)
+    assert keys[:2] == [3580224170114210197, 7022994173110625924]  # for ever
+    assert keys[6:8] == [4467556244248887991, 1312332616827462419]
 
 
 def test_no_operation_returns_what_it_was_given():
@@ -151,6 +153,11 @@ def test_a_registered_function_is_found_by_name(monkeypatch):
         (lambda views, labels, key: None, "Received: NoneType"),
         (lambda views, labels, key: (views[:, :, 1:], labels), r"keeps the shapes .*Received: \(8, 2, 17, 18, 3\)"),
         (lambda views, labels, key: (views, labels[:, 0]), r"Received: .* and \(8,\) from"),
+        (lambda views, labels, key: (views > 0, labels), "returns numbers. Received: bool and float32"),
+        (lambda views, labels, key: ("views", labels), "Received: <U5"),
+        (lambda views, labels, key: (views * np.nan, labels), "NaN or infinity from <lambda>"),
+        (lambda views, labels, key: (views, labels + np.inf), "NaN or infinity from <lambda>"),
+        (lambda views, labels, key: views["a"], r"<lambda> failed \(IndexError: .*Received: views \[8, 2, 18, 18, 3\]"),
     ],
 )
 def test_a_function_that_returns_something_else_is_refused(result, message):
@@ -162,15 +169,15 @@ def test_a_function_that_returns_something_else_is_refused(result, message):
 @pytest.mark.parametrize(("name", "arguments"), REPEATABLE)
 def test_a_layer_repeats_itself_for_a_key_in_any_thread(name, arguments):
     built = KerasLayer(name, arguments).build(image_size=SIZE)
-    keys = [5, 5, 2**63 - 1, 5, 2**63 - 1, 5]
+    keys, views = [5, 5, 2**63 - 1, 5], pixels(3)
     random.seed(0)
-    alone = {key: apply(built, key) for key in set(keys)}
+    alone = {key: apply(built, key, views) for key in set(keys)}
     random.seed(1)
     with concurrent.futures.ThreadPoolExecutor(4) as threads:
-        together = list(threads.map(lambda key: apply(built, key), keys))
+        together = list(threads.map(lambda key: apply(built, key, views), keys))
     for key, changed in zip(keys, together, strict=True):
         np.testing.assert_array_equal(changed, alone[key])
-    assert not np.array_equal(alone[5], pixels())
+    assert not np.array_equal(alone[5], views)
     assert np.array_equal(alone[5], alone[2**63 - 1]) == (name in DRAWS_NOTHING)
     assert alone[5].min() >= 0 and alone[5].max() <= 255 and alone[5].max() > 1
 
@@ -188,12 +195,12 @@ def test_every_view_gets_a_draw_of_its_own_place_in_the_batch(name):
 @pytest.mark.parametrize("name", ["keras.layers.RandomErasing", "keras_cv.layers.RandAugment"])
 def test_a_dataset_of_four_parallel_calls_gives_the_same_batches(name):
     layer = operations(KerasLayer(name, {}))
-    views, given = normalised(pixels()), labels()
+    views, given = normalised(pixels(3)), labels(3)
 
     def make(step):
         return layer(views, given, seed=4, step=int(step))[0]
 
-    dataset = tf.data.Dataset.range(6).map(
+    dataset = tf.data.Dataset.range(4).map(
         lambda step: tf.numpy_function(make, [step], tf.float32, stateful=False), num_parallel_calls=4
     )
     for step, batch in enumerate(dataset.as_numpy_iterator()):
@@ -205,7 +212,7 @@ def test_a_layer_that_no_key_settles_is_refused_unless_that_is_accepted(name, ar
     with pytest.raises(InputError, match=r"no seed settles.*repeatable=False accepts"):
         KerasLayer(name, arguments).build(image_size=SIZE)
     accepted = KerasLayer(name, arguments, repeatable=False).build(image_size=SIZE)
-    assert apply(accepted, 0).shape == pixels().shape
+    assert apply(accepted, 0, pixels(2)).shape == pixels(2).shape
 
 
 def test_a_layer_leaves_what_is_global_alone():
@@ -225,9 +232,45 @@ def test_a_layer_leaves_what_is_global_alone():
 @pytest.mark.parametrize("name", ["RandomBrightness", "RandomFlip", "Equalization", "AutoContrast"])
 def test_a_layer_does_not_ask_for_tensorflows_global_generator(name, monkeypatch):
     """It is not there where operations have to be deterministic."""
+    layer = KerasLayer(f"keras_cv.layers.{name}", {"factor": 0.3} if name == "RandomBrightness" else {})
+    expected = apply(layer.build(image_size=SIZE), 5)
     monkeypatch.delattr(tf.random, "get_global_generator")
-    arguments = {"factor": 0.3} if name == "RandomBrightness" else {}
-    KerasLayer(f"keras_cv.layers.{name}", arguments).build(image_size=SIZE)
+    np.testing.assert_array_equal(apply(layer.build(image_size=SIZE), 5), expected)
+
+
+@pytest.mark.parametrize("name", ["RandomErasing", "RandomHue", "RandomRotation"])
+def test_keras_own_settings_change_no_views_and_stay(name):
+    """Some of these would draw other numbers, the others fail."""
+    layer = KerasLayer(f"keras.layers.{name}", {} if name == "RandomErasing" else {"factor": 0.3})
+    expected = apply(layer.build(image_size=SIZE), 5, pixels(3))
+    found = keras.config.floatx(), keras.config.image_data_format()
+    try:
+        for floatx, data_format in (("float16", "channels_last"), ("float64", "channels_first")):
+            keras.config.set_floatx(floatx)
+            keras.config.set_image_data_format(data_format)
+            built = layer.build(image_size=SIZE)
+            with concurrent.futures.ThreadPoolExecutor(4) as threads:
+                for changed in threads.map(lambda _, built=built: apply(built, 5, pixels(3)), range(8)):
+                    np.testing.assert_array_equal(changed, expected)
+            assert (keras.config.floatx(), keras.config.image_data_format()) == (floatx, data_format)
+    finally:
+        keras.config.set_floatx(found[0])
+        keras.config.set_image_data_format(found[1])
+
+
+@pytest.mark.parametrize(
+    ("make", "told"),
+    [
+        (lambda: KerasLayer(3), "Received: 3"),
+        (lambda: KerasLayer("keras.layers.RandomHue", {"factor": float("nan")}), "nan"),
+        (lambda: KerasLayer("keras.layers.RandomHue", None), "Received: None"),
+        (lambda: operations(3), "a name or a KerasLayer. Received: 3"),
+    ],
+)
+def test_what_is_no_operation_is_refused(make, told):
+    with pytest.raises(InputError, match=told) as error:
+        make()
+    assert "\n" not in str(error.value)
 
 
 def test_a_layer_is_written_down_with_a_run():

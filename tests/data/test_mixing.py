@@ -1,9 +1,13 @@
 """Mixup and CutMix."""
 
+import math
+from collections import Counter
+
 import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from scipy import stats
 
 from divco_tf.data.mixing import Mixing, Mixture
 from divco_tf.errors import InputError
@@ -46,12 +50,24 @@ def test_the_share_follows_the_beta_distribution(kind):
     assert np.var(shares) == pytest.approx(1 / (4 * 1.4), abs=0.01)
 
 
-def test_mixup_draws_what_it_always_drew():
-    """A change would change what every configuration with mixup trains."""
-    share, partners = draw_mixup(seed=3, step=7, batch_size=6, alpha=0.2)
-    generator = np.random.default_rng([3, 2, 7])
-    assert share == generator.beta(0.2, 0.2)
-    np.testing.assert_array_equal(partners, generator.permutation(6))
+def test_a_step_draws_the_same_for_ever():
+    """A change would change what every configuration with mixing trains."""
+    mixture = Mixing(0.2, 1.0).draw(seed=3, step=7, batch_size=6)
+    assert mixture.share == pytest.approx(0.6375736536730116, rel=1e-12) and mixture.centre is None
+    assert mixture.partners.tolist() == [3, 1, 2, 4, 0, 5]
+    cut = Mixing(cutmix_alpha=1.0, block=3).draw(seed=3, step=7, batch_size=6)
+    assert cut.share == pytest.approx(0.5923109642499851, rel=1e-12)
+    assert cut.centre == (0.21895760959818988, 0.04221749634651539)
+    assert cut.partners.tolist() == [2, 0, 1, 4, 3, 5]
+
+
+@pytest.mark.parametrize("size", [2, 3, 4])
+def test_every_order_of_partners_is_as_frequent(size):
+    """From one step to the next, and in the second block as in the first."""
+    draws = [Mixing(0.2, block=size).draw(seed=0, step=step, batch_size=2 * size).partners for step in range(1200)]
+    for block in (slice(size), slice(size, None)):
+        found = Counter(tuple(partners[block] % size) for partners in draws)
+        assert len(found) == math.factorial(size) and stats.chisquare(list(found.values())).pvalue > 1e-3
 
 
 def test_a_block_of_the_whole_batch_draws_as_none_does():
@@ -156,7 +172,10 @@ def test_blocks_are_permuted_apart():
         (lambda: Mixing(mixup_alpha=-0.2), r"mixup_alpha .*Received: -0\.2"),
         (lambda: Mixing(cutmix_alpha=float("nan")), "cutmix_alpha .*Received: nan"),
         (lambda: Mixing(cutmix_alpha=float("inf")), "Received: inf"),
+        (lambda: Mixing(mixup_alpha="0.2"), r"mixup_alpha .*Received: '0\.2'"),
+        (lambda: Mixing(mixup_alpha=True), "mixup_alpha .*Received: True"),
         (lambda: Mixing(block=0), "Received: block=0"),
+        (lambda: Mixing(block=2.0), r"block .*Received: 2\.0"),
         (lambda: Mixing(0.2, block=5).draw(seed=0, step=0, batch_size=12), "block=5 for a batch of 12; 4, or"),
         (lambda: Mixing(block=24).check_batch(12), "block=24 for a batch of 12; 12, or"),
         (lambda: Mixture(0.5, np.array([1, 0, 3, 2])).apply(*batch(4), start=0, stop=2), "Received: 4 views, 4 labels"),

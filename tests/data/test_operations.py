@@ -189,6 +189,39 @@ def test_an_operation_that_does_not_do_as_told_is_refused_in_one_line(operation,
     assert "\n" not in str(error.value)
 
 
+@pytest.mark.parametrize(
+    ("name", "told"),
+    [
+        ("auto_augment_cifar10", "An augmentation has that name"),
+        ("trivial_augment", "An augmentation has that name"),
+        ("cifar10", "A view policy has that name"),
+        (3, "No name for an operation"),
+    ],
+)
+def test_what_has_a_name_already_keeps_it(name, told):
+    before = views_of("auto_augment_cifar10")
+    with pytest.raises(InputError, match=f"{told}. Received: {name}; .* would work"):
+        register_operation(name)(lambda image, key: np.zeros_like(image))
+    np.testing.assert_array_equal(views_of("auto_augment_cifar10"), before)
+
+
+def test_what_is_no_function_is_refused():
+    with pytest.raises(InputError, match="Received: 3 as three"):
+        register_operation("three")(3)
+
+
+def test_what_an_operation_keeps_is_not_written_into_by_the_next():
+    kept = np.full((16, 16, 3), 9, np.uint8)
+    register_operation("kept")(lambda image, key: kept)
+
+    @register_operation("written")
+    def written(image, key):
+        image[:] = 200
+        return image
+
+    assert (views_of("kept", "written") == 200).all() and (kept == 9).all()
+
+
 @pytest.mark.parametrize("name", ["rotate", "my-own", "a+b", "a, b", ""])
 def test_names_that_would_be_something_else_are_refused(name):
     with pytest.raises(InputError, match=f"Received: '{name}'".replace("+", r"\+")):

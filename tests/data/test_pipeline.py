@@ -13,10 +13,10 @@ from hypothesis import strategies as st
 
 from divco_tf.data.image_ops.random_numbers import view_keys
 from divco_tf.data.mixing import Mixing
-from divco_tf.data.pipeline import ViewPipeline, evaluation_dataset, reraise_input_error
+from divco_tf.data.pipeline import ViewPipeline, evaluation_dataset, reading, reraise_input_error
 from divco_tf.data.policies import POLICIES, ViewPolicy
 from divco_tf.data.preprocessing import Preprocessing
-from divco_tf.data.sources import ArraySource, open_source
+from divco_tf.data.sources import ArraySource, Source, open_source
 from divco_tf.data.views import ViewMaker
 from divco_tf.errors import InputError
 from tests.data.images import image_folder
@@ -68,6 +68,55 @@ def test_epochs_and_seeds_shuffle_apart():
         for epoch in (0, 1)
     }
     assert len(set(orders.values())) == 4
+
+
+def test_the_order_of_images_is_the_same_for_ever_and_nobodys_to_change():
+    """A change would change every run: then ORDER counts on."""
+    stream = pipeline()
+    first = stream.indices_at(0)
+    assert first.tolist() == [21, 12, 5, 10, 33, 23, 13, 11]
+    first.sort()
+    assert stream.indices_at(0).tolist() == [21, 12, 5, 10, 33, 23, 13, 11]
+    assert stream.indices_at(9).tolist() == [19, 17, 12, 34, 4, 39, 28, 26]  # of the second epoch
+
+
+class Mine(Source):
+    """What a user's source may be like."""
+
+    image_size, class_names, labels = 8, ("a", "b"), np.arange(16) % 2
+
+    def __init__(self, read=lambda: np.zeros((8, 8, 3), np.uint8), labels=None) -> None:
+        self._read = read
+        self.labels = self.labels if labels is None else labels
+
+    def read(self, index):
+        return self._read()
+
+
+@pytest.mark.parametrize("policy", [POLICIES["none"], POLICIES["resized_crop"]])
+@pytest.mark.parametrize(
+    ("source", "told"),
+    [
+        (Mine(lambda: np.full((8, 8, 3), 0.8, np.float32)), r"float32 \[\d, \d, 3\] from the source Mine; uint8"),
+        (Mine(lambda: np.zeros((8, 8, 4), np.uint8)), r"uint8 \[\d, \d, 4\] from the source Mine"),
+        (Mine(lambda: np.zeros((8, 8), np.uint8)), r"uint8 \[\d, \d\] from the source Mine"),
+        (Mine(lambda: np.zeros((8, 8, 3), np.int64)), r"int64 \[\d, \d, 3\] from the source Mine"),
+        (Mine(labels=np.arange(16) % 2 * 1.0), r"float64 \[4\] from the source Mine; integers \[4\]"),
+        (Mine(labels=np.arange(16) % 2 - 1), "-1 to 0 from the source Mine; 0 to 1"),
+        (Mine(labels=np.arange(16) % 2 + 1), "1 to 2 from the source Mine; 0 to 1"),
+    ],
+)
+def test_what_a_source_of_the_users_gives_is_checked(source, told, policy):
+    with pytest.raises(InputError, match=f"Received: {told}.* would work") as error:
+        pipeline(source, batch_size=4, policy=policy).views_at(0)
+    assert "\n" not in str(error.value)
+
+
+def test_evaluation_checks_what_a_source_gives_too():
+    for source, told in ((Mine(lambda: np.zeros((8, 8, 3))), "float64"), (Mine(labels=np.arange(16)), "2 to 2 from")):
+        dataset = evaluation_dataset(source, batch_size=16, preprocess=Preprocessing(8, MEAN, STD))
+        with pytest.raises(InputError, match=f"Received: {told}"), reading():
+            list(dataset)
 
 
 @settings(deadline=None, max_examples=8)
@@ -135,6 +184,9 @@ def test_training_on_a_folder_reads_its_images(tmp_path):
     ("changes", "line"),
     [
         ({"batch_size": 0}, "batch_size=0"),
+        ({"batch_size": 8.0}, r"batch_size .*Received: 8\.0"),
+        ({"seed": 0.5}, r"seed .*Received: 0\.5"),
+        ({"policy": "svhn"}, "Received: .*'svhn'"),
         ({"split_factor": 0}, "split_factor=0"),
         ({"preprocessing": Preprocessing(32, MEAN, STD)}, "image_size=32; 8 would work"),
         ({"mixup_alpha": -1}, "Received: -1"),

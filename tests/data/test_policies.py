@@ -32,6 +32,24 @@ def test_values_out_of_range_are_refused():
             Erasing(**wrong)
     with pytest.raises(InputError, match="Received: -1"):
         ViewPolicy(pad=-1)
+    nan, infinite = float("nan"), float("inf")
+    for wrong in (
+        *({"probability": value} for value in (-0.1, nan, "0.5", True)),
+        *({name: value} for name in ("area", "aspect") for value in (0.5, (0.5,), (0.1, nan), ("a", "b"), (-1, 0.5))),
+        {"aspect": (1.0, infinite)},
+    ):
+        for kind in (Erasing, ResizedCrop) if "probability" not in wrong else (Erasing,):
+            with pytest.raises(InputError, match="Received: "):
+                kind(**wrong)
+    for wrong in (
+        *({"pad": value} for value in (1.5, True, "4", None)),
+        *({name: 1} for name in ("flip", "erasing", "resized_crop", "augment")),
+        {"augment": (3,)},
+    ):
+        with pytest.raises(InputError, match="Received: "):
+            ViewPolicy(**wrong)
+    with pytest.raises(InputError, match="Received: 3"):
+        get_policy(3)
     with pytest.raises(InputError, match=r"Received: crop_flop\. Did you mean crop_flip"):
         get_policy("crop_flop")
 

@@ -103,9 +103,14 @@ def test_resized_crops_are_cut_out_of_the_stored_image(photos):
             np.testing.assert_array_equal(views[position, branch], view)
 
 
-def test_in_memory_images_can_be_cropped_and_resized_too():
-    views, _ = pipeline(policy=ViewPolicy(pad=0, resized_crop=ResizedCrop(area=(0.2, 0.5)))).views_at(0)
-    assert views.shape == (8, 3, 8, 8, 3) and np.isfinite(views).all()
+def test_in_memory_images_are_cropped_and_resized_too():
+    policy = ViewPolicy(pad=0, resized_crop=ResizedCrop(area=(0.2, 0.5)))
+    made, maker = pipeline(policy=policy, mixup_alpha=0.0), ViewMaker(policy, mean=MEAN, std=STD)
+    views, _ = made.views_at(0)
+    for position, index in enumerate(made.indices_at(0)):
+        image, key, view = made.source.images[index], made.keys_at(0)[position, 2], np.empty((8, 8, 3), np.float32)
+        maker.from_region(image, maker.box(key, 8, 8), key, view)
+        np.testing.assert_array_equal(views[position, 2], view)
 
 
 def test_large_batches_are_made_by_threads_together_and_are_the_same(photos, monkeypatch):
@@ -168,11 +173,13 @@ def test_a_file_that_goes_under_a_run_is_named(photos):
         batches(made, 0, 1, 2)
 
 
-def test_warming_up_makes_no_difference_and_no_noise(photos):
+def test_warming_up_is_silent_about_bad_images_which_the_first_batch_tells(photos):
     for file in photos.rglob("*.*"):
         file.write_bytes(b"")
-    stream(photos, on_error="skip").warm_up()
-    pipeline().warm_up()
+    made = stream(photos, on_error="skip")
+    made.warm_up()
+    with pytest.raises(InputError, match="No image of the epoch can be read"):
+        made.views_at(0)
 
 
 @pytest.mark.parametrize(

@@ -37,6 +37,8 @@ def draw_argument(key, step):
     level = step[LEVEL]
     if level == UNIFORM_LEVEL:
         level = np.float64(below(key, _NORMAL, np.int64(step[TOP]) + 1))
+    elif step[STD] == math.inf:  # timm's way to say so
+        level *= uniform(key, _NORMAL)
     elif step[STD] > 0:  # Box and Muller's normal number
         radius = math.sqrt(-2 * math.log(1 - uniform(key, _NORMAL)))
         level += step[STD] * radius * math.cos(2 * math.pi * uniform(key, _ANGLE))
