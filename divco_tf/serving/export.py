@@ -20,7 +20,8 @@ from divco_tf.errors import InputError, shown
 from divco_tf.models.branch_stack import BranchStack
 from divco_tf.training import losses
 from divco_tf.training.checkpoint import whole_or_told
-from divco_tf.training.experiment import load, open_run, versions
+from divco_tf.training.experiment import load, open_run
+from divco_tf.training.record import versions
 
 SAVED_MODEL = "saved_model.pb"
 CLASS_NAMES = "class_names.txt"
