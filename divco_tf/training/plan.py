@@ -355,6 +355,8 @@ def _places(
     yield _model_dir(run, model_dir, source, extend=extend)
     kept = run.options.keep_checkpoints + run.options.keep_best * bool(run.experiment.held_out)
     yield _disk(model_dir, network.checkpoint_bytes, kept=kept, there=len(checkpoints))
+    if (cache_dir := run.options.cache_dir) and not _can_be_made(pathlib.Path(cache_dir)):
+        yield Line("cache_dir", f"it cannot be made. Received: {cache_dir}; choose another folder.", PROBLEM)
     start = run.experiment.warm_start
     if start is not None and not checkpoints:
         try:
@@ -386,6 +388,12 @@ def _disk(model_dir: pathlib.Path, size: int, *, kept: int, there: int) -> Line:
     told = f"{_counted(kept, 'checkpoint')} of {in_bytes(size)} and one being written"
     text = f"{told}: {in_bytes(needed)} more, {in_bytes(free)} are free"
     return Line("disk", text, PROBLEM if needed > free else "")
+
+
+def _can_be_made(folder: pathlib.Path) -> bool:
+    """Whether a folder can be made; one that is there may lie where nothing can be written, if it is filled."""
+    nearest = _nearest_folder(folder)
+    return nearest.is_dir() and (nearest == folder.absolute() or os.access(nearest, os.W_OK | os.X_OK))
 
 
 def _nearest_folder(path: pathlib.Path) -> pathlib.Path:

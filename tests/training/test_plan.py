@@ -183,6 +183,13 @@ def test_what_a_run_writes_may_not_lie_among_its_images(tmp_path, place):
         assert "of 3 classes" in told(planned(path, described, data_dir=str(root)), "data")
 
 
+def test_a_cache_dir_that_cannot_be_made_is_a_problem(tmp_path):
+    (tmp_path / "file").touch()
+    for cache_dir, mark in ((tmp_path / "file" / "cache", "PROBLEM"), (tmp_path / "new" / "cache", None)):
+        found = planned(tmp_path / "run", options=Options(cache_dir=str(cache_dir)))
+        assert [line.mark for line in found.content if line.topic == "cache_dir"] == [mark] * bool(mark)
+
+
 def test_a_folder_beside_the_splits_may_hold_runs(tmp_path):
     image_folder(tmp_path / "train", images=10)
     image_folder(tmp_path / "val", images=2)

@@ -78,6 +78,8 @@ def subfolders(folder: pathlib.Path) -> dict[str, str]:
             if entry.name.startswith(".") or leftover(entry.name):
                 continue
             if leads_nowhere(entry):
+                if re.search(r"\.[A-Za-z]\w{0,4}$", entry.name):  # a file's name
+                    continue
                 raise InputError(
                     f"A link leads nowhere, so its class is missing. Received: {shown(folder / entry.name)}; mend or "
                     "remove it."
@@ -162,7 +164,7 @@ def _splits(
     if "train" not in names:
         found = next(iter(names.values()))
         raise _ambiguous(root, everything, f"{found}/ is the name of a split, and no train/ lies beside it")
-    if len(names) == 1:
+    if len(names) == 1 and have_classes:
         raise InputError(
             f"The folder of images has {names['train']}/ and neither validation/ nor test/ beside it. Received: "
             f"{shown(root)}; data_dir={shown(root / names['train'])} would work (a share is set apart for testing), or "
@@ -187,16 +189,23 @@ def _counted(names: list[str]) -> str:
 
 
 def _refuse_splits_by_other_names(root: pathlib.Path, names: tuple[str, ...]) -> None:
-    """Refuses seg_train beside seg_test, or train2017 beside val2017, where both have subfolders as splits have."""
-    by_split: dict[str, str] = {}
-    for name in names:
-        words = set(re.findall("[a-z]+", name.lower()))
-        for split, known in SPLIT_FOLDERS.items():
-            if words & set(known) and subfolders(root / name):
-                by_split.setdefault(split, name)
+    """Refuses seg_train beside seg_test, or train2017 beside val2017: both have subfolders, or there is nothing else."""
+    meant = {name: split for name in names if (split := _meant(name))}
+    if len(meant) < len(names):
+        meant = {name: split for name, split in meant.items() if subfolders(root / name)}
+    by_split = {split: name for name, split in meant.items()}
     if "train" in by_split and len(by_split) > 1:
         one, other = list(by_split.values())[:2]
         raise _ambiguous(root, names, f"{one} and {other} look like splits by their names")
+
+
+def _meant(name: str) -> str | None:
+    """The split that a word of a name stands for, or begins with if it is a long one: "trainset", "test_images"."""
+    words = re.findall("[a-z]+", name.lower())
+    for split, known in SPLIT_FOLDERS.items():
+        if any(word in known or word.startswith(tuple(k for k in known if len(k) > 3)) for word in words):
+            return split
+    return None
 
 
 def _ambiguous(root: pathlib.Path, names: list[str] | tuple[str, ...], why: str) -> InputError:

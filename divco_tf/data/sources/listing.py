@@ -38,11 +38,12 @@ class Listing:
     """
 
     def __init__(self, root: pathlib.Path) -> None:
-        self.root, self._left_out = root, {}
+        self.root, self._left_out, self._also = root, {}, []
         folders = _class_folders(root)
         self.class_names = tuple(folders)
         found: list[tuple[str, int]] = []
         with listing(root):
+            _check_links(root, folders.values())
             for label, folder in enumerate(folders.values()):
                 paths = list(self._files(folder))
                 self._check_class(folder, paths)
@@ -50,11 +51,15 @@ class Listing:
         found.sort(key=lambda file: (composed(file[0]), file[0]))
         self.paths, self.labels = [path for path, _ in found], [label for _, label in found]
         self._good: set[str] = set()
+        self._note_same_subfolders()
 
     @property
     def notes(self) -> tuple[str, ...]:
-        """What is left out, a line a kind of it."""
-        return tuple(
+        """What is unusual, and what is left out, a line a kind of it."""
+        return (*self._also, *self._told_left_out())
+
+    def _told_left_out(self) -> Iterator[str]:
+        return (
             f"left out: {what}, {_named(self.root / min(paths))}{f' and {len(paths) - 1:,} more' * (len(paths) > 1)}"
             for what, paths in sorted(self._left_out.items())
         )
@@ -122,6 +127,19 @@ class Listing:
                 f"{' and '.join(sorted(inside))}; {WOULD_WORK}."
             )
 
+    def _note_same_subfolders(self) -> None:
+        """fold1/ and fold2/ with the same subfolders are more likely parts of the data than classes."""
+        inside: dict[int, set[str]] = {}
+        for path, label in zip(self.paths, self.labels, strict=True):
+            inside.setdefault(label, set()).add(path.split("/", 2)[1] if path.count("/") > 1 else "")
+        one = inside[0]
+        if len(one) > 1 and "" not in one and all(names == one for names in inside.values()):
+            told = ", ".join(sorted(one)[:3]) + ", ..." * (len(one) > 3)
+            self._also.append(
+                f"all of the classes {shown(self.class_names[0])} to {shown(self.class_names[-1])} have the same "
+                f"subfolders ({shown(told)}): if those are the classes, another data_dir is needed"
+            )
+
     def _leave_out(self, what: str, path: str) -> None:
         self._left_out.setdefault(what, []).append(path)
 
@@ -151,6 +169,20 @@ def _class_folders(root: pathlib.Path) -> dict[str, str]:
         what = f"only one class, {shown(next(iter(folders)))}" if folders else "no classes"
         raise InputError(f"The folder of images has {what}. Received: {shown(root)}; {WOULD_WORK} would work.")
     return folders
+
+
+def _check_links(root: pathlib.Path, folders: Iterable[str]) -> None:
+    """Refuses class folders that are one, or hold each other, by links: an image would have two labels."""
+    seen, above = {}, os.path.realpath(root)
+    for folder in folders:
+        real = os.path.realpath(root / folder)
+        other = "the folder that it lies in" if f"{above}/".startswith(os.path.join(real, "")) else seen.get(real)
+        if other:
+            raise InputError(
+                f"A class folder is a link to another one. Received: {shown(root / folder)}, which is {shown(other)}; "
+                "remove the link."
+            )
+        seen[real] = folder
 
 
 def _named(path: pathlib.Path) -> str:

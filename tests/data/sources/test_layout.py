@@ -83,6 +83,10 @@ def test_imagenet_is_reported_on_validation_whatever_lies_in_test(tmp_path):
         (["Train/a", "Train/b", "train/a", "train/b", "test/a"], "may both be the train images"),
         (["seg_train/a", "seg_train/b", "seg_test/a", "seg_test/b"], "look like splits by their names"),
         (["train2017/a", "train2017/b", "val2017/a", "val2017/b"], "look like splits by their names"),
+        (["training_set/a", "training_set/b", "test_set/a", "test_set/b", "notes"], "look like splits by their names"),
+        (["trainset", "testset"], "look like splits by their names"),
+        (["images/train", "images/val", "labels/train", "labels/val"], "Splits lie within a class"),
+        (["train"], "train/ is the name of a split, and has no class folders"),
         (["cat/train", "cat/val", "dog/train", "dog/val"], "Splits lie within a class"),
     ],
     ids=lambda value: "+".join(value) if isinstance(value, list) else "",
@@ -99,8 +103,21 @@ def test_one_class_may_be_called_like_a_split_if_it_holds_images(tmp_path, name)
 
 
 def test_classes_that_are_no_splits_by_their_names_stay_classes(tmp_path):
-    assert opened(images(tmp_path, "train station*4", "test tube*4", "bullet train*4")).num_classes == 3
+    assert opened(images(tmp_path, "train station*4", "test tube*4", "bullet*4")).num_classes == 3
     assert opened(images(tmp_path / "deep", "cat/2020*4", "cat/2021*4", "dog/2020*4", "dog/2021*4")).num_classes == 2
+
+
+def test_classes_that_all_have_the_same_subfolders_are_told(tmp_path):
+    source = opened(images(tmp_path, "fold1/cat*4", "fold1/dog*4", "fold2/cat*4", "fold2/dog*4"))
+    assert source.class_names == ("fold1", "fold2")
+    assert source.notes[0].startswith("all of the classes fold1 to fold2 have the same subfolders (cat, dog)")
+
+
+@pytest.mark.parametrize(("link", "target"), [("cat", "."), ("kitty", "cat"), ("cat", "..")])
+def test_a_class_that_is_a_link_to_another_is_refused(tmp_path, link, target):
+    images(tmp_path / "photos", "dog*3", *["cat*3"] * (link != "cat"))
+    (tmp_path / "photos" / link).symlink_to(target)
+    assert "A class folder is a link to another one. Received: " in refusal(tmp_path / "photos")
 
 
 def test_what_lies_beside_the_splits_is_told(tmp_path):
@@ -143,6 +160,8 @@ def test_spellings_of_a_class_are_one_across_splits_and_refused_within_one(tmp_p
 
 def test_a_class_that_is_a_link_to_nowhere_is_refused(tmp_path):
     images(tmp_path, "cat*3", "dog*3")
+    (tmp_path / "labels.csv").symlink_to("/mnt/not-here")
+    assert opened(tmp_path).num_classes == 2
     (tmp_path / "fox").symlink_to("/mnt/not-here/fox")
     assert f"A link leads nowhere, so its class is missing. Received: {tmp_path}/fox;" in refusal(tmp_path)
 
