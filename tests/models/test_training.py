@@ -1,5 +1,6 @@
 """Every family trains: on CPU, plain and under XLA."""
 
+import functools
 import json
 import re
 
@@ -10,8 +11,12 @@ import pytest
 from divco_tf.errors import InputError
 from divco_tf.models.backbones import BACKBONES
 from divco_tf.models.branch_stack import BranchStack
+from divco_tf.models.template import build_template
 from tests.models.one_step import gradients
 from tests.models.siblings import SIBLINGS, sibling_stack
+
+# XLA's compiling takes most of the time, so of families with the same kinds of layers one is compiled.
+COMPILED = ("densenet", "shake_shake", "efficientnet", "efficientnet_cifar", "resnest", "se_resnet")
 
 
 @pytest.fixture(scope="module", params=SIBLINGS)
@@ -35,6 +40,11 @@ def test_every_statistic_moves(trained):
         assert np.all(np.any(variable.numpy() != value.numpy(), axis=1)), variable.name
 
 
+@pytest.mark.parametrize(
+    "trained",
+    [pytest.param(name, marks=() if name in COMPILED else pytest.mark.slow) for name in SIBLINGS],
+    indirect=True,
+)
 def test_xla_trains_alike(trained):
     stack, plain = trained
     compiled = gradients(stack, jit=True)
@@ -42,6 +52,18 @@ def test_xla_trains_alike(trained):
         largest = max(float(np.max(np.abs(value))) for value in expected)
         for value, reference in zip(kind, expected, strict=True):
             np.testing.assert_allclose(value, reference, rtol=2e-3, atol=2e-4 * largest)
+
+
+def test_every_kind_of_layer_is_among_those_that_xla_compiles():
+    def kinds(names) -> set[type]:
+        return {type(layer) for name in names for layer in template(name).layers}
+
+    @functools.cache
+    def template(name: str) -> keras.Model:
+        spec, input_shape = SIBLINGS[name]
+        return build_template(spec, num_classes=3, input_shape=input_shape)
+
+    assert kinds(COMPILED) == kinds(SIBLINGS)
 
 
 def test_a_branch_alone_answers_as_in_its_stack_also_when_saved(trained, tmp_path):

@@ -74,7 +74,8 @@ def train(
 
 PLAIN = {"name": "tiny_no_norm", "dropout": 0.5, "input_shape": (8, 8, 3)}
 WIDE = {"name": "wide_resnet10_1", "dropout": 0.5, "input_shape": (16, 16, 3)}
-WITHOUT_DROPOUT = WIDE | {"dropout": 0.0}
+NORMED = {"name": "tiny", "dropout": 0.5, "input_shape": (8, 8, 3)}
+WITHOUT_DROPOUT = NORMED | {"dropout": 0.0}
 SYNCHRONISED_NORM = {"synchronised_norm": True}
 
 
@@ -117,12 +118,12 @@ def test_less_memory_changes_nothing_on_replicas(mirrored, jit):
 @pytest.mark.parametrize("sizes", [(4, 4), (5, 3)])
 def test_synchronised_norm_makes_two_devices_one(mirrored, one_device, sizes):
     options = {"learning_rate": 1e-3, "jit": "auto"}
-    ours = train(mirrored, WIDE | SYNCHRONISED_NORM, sizes=sizes, **options)
-    theirs = train(one_device, WIDE, **options)  # the fused op, over the whole batch
+    ours = train(mirrored, NORMED | SYNCHRONISED_NORM, sizes=sizes, **options)
+    theirs = train(one_device, NORMED, **options)  # the fused op, over the whole batch
     weights, statistics = (tiny.largest_difference(*pair) for pair in zip(ours, theirs, strict=True))
     print(f"synchronised norm, shares {sizes}: two devices against one: {weights:.2g}, statistics {statistics:.2g}")
     assert weights < 1e-5 and statistics < 1e-5
-    apart = train(mirrored, WIDE, sizes=sizes, **options)
+    apart = train(mirrored, NORMED, sizes=sizes, **options)
     assert tiny.largest_difference(apart[0], theirs[0]) > 10 * weights
 
 
@@ -169,9 +170,9 @@ def test_a_large_rate_differs_no_more_than_another_order_of_the_batch(
 
 
 def test_replicas_keep_the_same_values(mirrored):
-    model = make_model(mirrored, WIDE, jit="off")
+    model = make_model(mirrored, NORMED, jit="off")
     function = tf.function(lambda *data: mirrored.run(model.train_step, args=(data,)))
-    function(*per_replica(mirrored, batch(side=16), (4, 4)))
+    function(*per_replica(mirrored, batch(), (4, 4)))
     for variable in model.variables:
         one, other = (value.numpy() for value in mirrored.experimental_local_results(variable.value))
         np.testing.assert_array_equal(one, other, err_msg=variable.path)
