@@ -5,7 +5,7 @@ import dataclasses
 import importlib.util
 import pathlib
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import pytest
@@ -38,12 +38,16 @@ class Programs:
     ) -> None:
         self._patch, self._capfd, self._folder = monkeypatch, capfd, folder
 
-    def __call__(self, name: str, *arguments: str, **options: Any) -> Result:
-        """Runs the program, its `run` with `options`; file descriptor 2 is watched, so TensorFlow's own words count."""
+    def __call__(self, name: str, *arguments: str, main: Callable[..., None] | None = None, **options: Any) -> Result:
+        """Runs the program, its `run` with `options`; file descriptor 2 is watched, so TensorFlow's own words count.
+
+        With `main` in place of the program's own, its flags are parsed and nothing else is done.
+        """
         self._patch.setattr(_app.app, "run", lambda main, flags_parser: sys.exit(main(flags_parser(sys.argv))))
         self._patch.setattr(sys, "argv", [f"divco-{name}", *arguments])
         self._capfd.readouterr()
         with fresh_program(name, self._folder) as module, pytest.raises(SystemExit) as ended:
+            module.main = main or module.main
             module.run(**options)
         written = self._capfd.readouterr()
         return Result(ended.value.code or 0, written.out, written.err)

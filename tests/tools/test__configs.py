@@ -142,14 +142,14 @@ def test_an_error_of_a_configured_function_is_no_complaint_about_the_config(toy_
 def run_with_a_module(tmp_path, monkeypatch):
     """A run whose config imports users_filters, a module that lies in cfg/ and in the run."""
     monkeypatch.setattr(sys, "path", [*sys.path])
-    monkeypatch.setattr(sys, "modules", {**sys.modules})
     run, folder = tmp_path / "run", tmp_path / "cfg"
     for place in (run, folder):
         place.mkdir()
         (place / "users_filters.py").write_text(f"PLACE = {place.name!r}\n")
     imports = "from divco_tf.training import no_longer_there\nimport users_filters\n"
     (run / "config.gin").write_text(f"from __gin__ import dynamic_registration\n{imports}")
-    return run
+    yield run
+    sys.modules.pop("users_filters", None)
 
 
 def test_what_a_runs_config_imports_is_imported_from_the_working_directory(run_with_a_module, monkeypatch):
