@@ -9,6 +9,7 @@ import dataclasses
 import numpy as np
 import tensorflow as tf
 
+from divco_tf.data import decoding_ops
 from divco_tf.data.datasets import Dataset
 from divco_tf.errors import InputError
 
@@ -71,11 +72,8 @@ class Preprocessing:
 
     @staticmethod
     def decode(data: tf.Tensor) -> tf.Tensor:
-        """An encoded JPEG or PNG image (string scalar) to uint8 [H, W, 3] RGB; transparency is dropped.
-
-        TensorFlow's default JPEG decoding differs from Pillow's by up to 4 grey levels, the accurate one by none.
-        """
-        return tf.io.decode_jpeg(data, channels=3, dct_method="INTEGER_ACCURATE")
+        """An encoded image (string scalar) to uint8 [H, W, 3] RGB, see `decoding_ops.decode`."""
+        return decoding_ops.decode(data)
 
     def _stretch(self, images: tf.Tensor) -> tf.Tensor:
         size = self.image_size

@@ -15,6 +15,7 @@ import tensorflow as tf
 from google.protobuf.message import DecodeError
 
 from divco_tf.data.datasets import Dataset
+from divco_tf.data.decoding_ops import decode_jpeg_or_png
 from divco_tf.data.preprocessing import Preprocessing
 from divco_tf.data.sources.base import ArraySource, BadImage, Source
 from divco_tf.data.sources.encoded import EncodedSource
@@ -257,7 +258,7 @@ def _read_all(source: RecordSource) -> np.ndarray:
     @tf.function(input_signature=[tf.TensorSpec([None], tf.string)])
     def decode(encoded: tf.Tensor) -> tf.Tensor:
         return tf.map_fn(
-            lambda data: tf.ensure_shape(Preprocessing.decode(data), [size, size, 3]),
+            lambda data: tf.ensure_shape(decode_jpeg_or_png(data), [size, size, 3]),
             encoded,
             fn_output_signature=tf.TensorSpec([size, size, 3], tf.uint8),
             parallel_iterations=16,
