@@ -103,8 +103,11 @@ def served(digits_export, images, tmp_path_factory) -> dict[str, Any]:
         "fitting": ("images", {"images": images["fitting"].astype(np.float32)}),
         "other": ("images", {"images": images["other"].astype(np.float32)}),
         "other as PNG": ("serving_default", {"image_bytes": encoded(images["other"])}),
-        "JPEG": ("serving_default", {"image_bytes": encoded(images["other"], "JPEG")}),
         "mixed": ("serving_default", {"image_bytes": encoded(mixed[:2]) + encoded(mixed[2:], "JPEG")}),
+        **{
+            kind: ("serving_default", {"image_bytes": encoded(images["other"], kind)})
+            for kind in ("WEBP", "GIF", "BMP")
+        },
         "no images": ("images", {"images": np.zeros((0, 9, 7, 3), np.float32)}),
         "no bytes": ("serving_default", {"image_bytes": np.zeros(0, "S1")}),
     }
@@ -127,9 +130,12 @@ def test_png_bytes_are_the_images(served):
     assert_same(served["other as PNG"], served["other"], atol=0)
 
 
-def test_jpeg_bytes_are_decoded_as_pillow_does(served, digits_run):
-    decoded = [np.asarray(Image.open(io.BytesIO(data))) for data in served["fed"]["JPEG"][1]["image_bytes"]]
-    assert_same(served["JPEG"], expected(digits_run, np.stack(decoded)))
+@pytest.mark.parametrize("kind", ["JPEG", "WEBP", "GIF", "BMP"])
+def test_bytes_are_decoded_as_pillow_does(kind, served, digits_run):
+    decoded = [
+        np.asarray(Image.open(io.BytesIO(data)).convert("RGB")) for data in served["fed"][kind][1]["image_bytes"]
+    ]
+    assert_same(served[kind], expected(digits_run, np.stack(decoded)))
 
 
 def test_images_of_one_request_may_differ_in_size_and_kind(served, digits_run):
