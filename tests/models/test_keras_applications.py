@@ -17,7 +17,7 @@ SMALL = {
 }
 
 
-@wrapped.every_check(SMALL)
+@wrapped.every_check(SMALL, exported="mobilenet_v2")
 def test_small_siblings_are_backbones_like_others(spec, what, tmp_path):
     wrapped.check(what, spec, tmp_path)
 

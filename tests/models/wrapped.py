@@ -119,7 +119,17 @@ def check(what: str, spec: Any, folder: pathlib.Path) -> None:
         {"training": check_training, "multiply_adds": check_multiply_adds}[what](small_stack(spec))
 
 
-def every_check(specs: dict[str, Any]) -> Any:
-    """Parametrizes a test with each spec and each of CHECKS."""
-    cases = [pytest.param(spec, what, id=f"{name}-{what}") for name, spec in specs.items() for what in CHECKS]
-    return pytest.mark.parametrize(("spec", "what"), cases)
+def every_check(specs: dict[str, Any], *, exported: str) -> Any:
+    """Parametrizes a test with each spec and each of CHECKS; of exports only one's is in the fast selection."""
+
+    def marks(name: str, what: str) -> tuple:
+        return (pytest.mark.slow,) if what == "export" and name != exported else ()
+
+    return pytest.mark.parametrize(
+        ("spec", "what"),
+        [
+            pytest.param(spec, what, id=f"{name}-{what}", marks=marks(name, what))
+            for name, spec in specs.items()
+            for what in CHECKS
+        ],
+    )
