@@ -143,7 +143,7 @@ def test_a_folder_of_other_classes_than_the_datasets_is_refused(divco, images, t
 
 def test_data_of_another_number_of_classes_than_the_datasets_is_refused(divco, tmp_path, monkeypatch):
     three = ArraySource(np.zeros((300, 8, 8, 3), np.uint8), np.arange(300) % 3, "abc")
-    monkeypatch.setattr(experiment, "open_source", lambda *_, **__: three)
+    monkeypatch.setattr(experiment, "open_splits", lambda *_, **__: iter([("train", three)]))
     line = divco.refusal("train", *DIGITS, f"--model_dir={tmp_path / 'run'}")
     assert "digits of 10 classes" in line and "3 classes" in line
 

@@ -189,7 +189,7 @@ def _counted(names: list[str]) -> str:
 
 
 def _refuse_splits_by_other_names(root: pathlib.Path, names: tuple[str, ...]) -> None:
-    """Refuses seg_train beside seg_test, or train2017 beside val2017: both have subfolders, or there is nothing else."""
+    """Refuses seg_train beside seg_test, or train2017 beside val2017, if both have subfolders or are all there is."""
     meant = {name: split for name in names if (split := _meant(name))}
     if len(meant) < len(names):
         meant = {name: split for name, split in meant.items() if subfolders(root / name)}
