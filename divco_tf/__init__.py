@@ -5,7 +5,10 @@ images, average their predictions. Public names are found here and imported when
 """
 
 import importlib
+import importlib.metadata
 from typing import TYPE_CHECKING, Any
+
+from divco_tf import keras_settings, saved_classes
 
 _PUBLIC = {
     "AdamW": "divco_tf.training.optimizers",
@@ -35,6 +38,10 @@ _PUBLIC = {
     "ViewPolicy": "divco_tf.data.policies",
     "WarmStart": "divco_tf.training.warm_start",
     "build": "divco_tf.models.branch_stack",
+    "by_split": "divco_tf.models.divide",
+    "by_sqrt_split": "divco_tf.models.divide",
+    "by_table": "divco_tf.models.divide",
+    "by_whole_split": "divco_tf.models.divide",
     "divide": "divco_tf.models.divide",
     "divide_weight_decay": "divco_tf.models.divide",
     "divided": "divco_tf.models.divide",
@@ -45,27 +52,44 @@ _PUBLIC = {
     "get_policy": "divco_tf.data.policies",
     "import_checkpoint": "divco_tf.training.imported",
     "import_state_dict": "divco_tf.models.import_torch",
+    "kept": "divco_tf.models.divide",
     "load": "divco_tf.training.experiment",
     "open_source": "divco_tf.data.sources",
     "read_checkpoint": "divco_tf.models.torch_checkpoint",
     "register_augmentation": "divco_tf.data.augmentations",
     "register_backbone": "divco_tf.models.backbones",
+    "register_backbones": "divco_tf.models.backbones",
     "register_batch_operation": "divco_tf.data.batch_ops",
     "register_operation": "divco_tf.data.operations",
+    "spec_from_json": "divco_tf.models.spec_json",
+    "spec_to_json": "divco_tf.models.spec_json",
     "summarize": "divco_tf.models.summary",
     "train": "divco_tf.training.loop",
 }
+_WITHOUT_KERAS = frozenset(
+    (
+        *(f"divco_tf.data.{module}" for module in ("augmentations", "datasets", "operations", "policies")),
+        *(f"divco_tf.models.{module}" for module in ("backbones", "divide", "spec_json", "torch_checkpoint")),
+        "divco_tf.errors",
+    )
+)
 __all__ = sorted(_PUBLIC)
+
+saved_classes.announce()
 
 
 def __getattr__(name: str) -> Any:
+    if name == "__version__":
+        return importlib.metadata.version("divco_tf")
     if name not in _PUBLIC:
         raise AttributeError(f"module 'divco_tf' has no attribute {name!r}")
+    if _PUBLIC[name] not in _WITHOUT_KERAS:
+        keras_settings.check_backend()
     return getattr(importlib.import_module(_PUBLIC[name]), name)
 
 
 def __dir__() -> list[str]:
-    return __all__
+    return [*__all__, "__version__"]
 
 
 if TYPE_CHECKING:  # what a type checker and an editor see
@@ -91,12 +115,20 @@ if TYPE_CHECKING:  # what a type checker and an editor see
     from divco_tf.errors import InputError as InputError
     from divco_tf.errors import RunError as RunError
     from divco_tf.models.backbones import register_backbone as register_backbone
+    from divco_tf.models.backbones import register_backbones as register_backbones
     from divco_tf.models.branch_stack import BranchStack as BranchStack
     from divco_tf.models.branch_stack import build as build
+    from divco_tf.models.divide import by_split as by_split
+    from divco_tf.models.divide import by_sqrt_split as by_sqrt_split
+    from divco_tf.models.divide import by_table as by_table
+    from divco_tf.models.divide import by_whole_split as by_whole_split
     from divco_tf.models.divide import divide as divide
     from divco_tf.models.divide import divide_weight_decay as divide_weight_decay
     from divco_tf.models.divide import divided as divided
+    from divco_tf.models.divide import kept as kept
     from divco_tf.models.import_torch import import_state_dict as import_state_dict
+    from divco_tf.models.spec_json import spec_from_json as spec_from_json
+    from divco_tf.models.spec_json import spec_to_json as spec_to_json
     from divco_tf.models.summary import summarize as summarize
     from divco_tf.models.torch_checkpoint import read_checkpoint as read_checkpoint
     from divco_tf.serving.export import export as export

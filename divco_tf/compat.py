@@ -7,6 +7,7 @@ TensorFlow 2.21, Keras 3.15, numba 0.68 and keras-cv 0.9. Nothing is imported be
 
 import contextlib
 import dataclasses
+import os
 from collections import defaultdict
 from collections.abc import Callable, Iterator
 from typing import Any
@@ -94,6 +95,23 @@ def fresh_names() -> Iterator[None]:
         yield
     finally:
         global_state.set_global_attribute(_NAMES, counted)
+
+
+def exchange_dtype_policy(policy: Any) -> Any:
+    """Sets this thread's global dtype policy, None for none; returns what it was.
+
+    Keras's public functions make one of a thread that has none, which then stays whatever `keras.config.set_floatx`
+    says later.
+    """
+    import keras
+    from keras.src.backend.common import global_state
+
+    before = global_state.get_global_attribute("dtype_policy")
+    if policy is None:
+        global_state.set_global_attribute("dtype_policy", None)
+    else:
+        keras.config.set_dtype_policy(policy)
+    return before
 
 
 def initializer_of(variable: Any) -> Any:
@@ -262,8 +280,27 @@ def stamp_cache(compiled: Any, stamp: Any) -> None:
 # keras-cv
 
 
+def keras_cv() -> Any:
+    """keras-cv on Keras 3: it takes TensorFlow's Keras, which is another one where TF_USE_LEGACY_KERAS is set.
+
+    Raises:
+      ImportError: the process has TensorFlow's legacy Keras already.
+    """
+    legacy = os.environ.pop("TF_USE_LEGACY_KERAS", None)
+    try:
+        import keras_cv  # takes seconds
+        from keras_cv.src.backend import config
+    except ValueError as error:  # "Unable to import `keras` with `tensorflow`"
+        raise ImportError("TensorFlow has not Keras 3") from error
+    finally:
+        if legacy is not None:
+            os.environ["TF_USE_LEGACY_KERAS"] = legacy
+    if not config.keras_3():
+        raise ImportError("TensorFlow has not Keras 3")
+    return keras_cv
+
+
 def keras_cv_samplers() -> tuple[type, type]:
     """keras-cv's uniform and normal sampler of strengths; they ask `tf.random`, so ours take their place."""
-    from keras_cv.core import NormalFactorSampler, UniformFactorSampler  # takes seconds to import
-
-    return UniformFactorSampler, NormalFactorSampler
+    core = keras_cv().core
+    return core.UniformFactorSampler, core.NormalFactorSampler

@@ -20,7 +20,6 @@ import importlib
 import inspect
 import json
 import re
-import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from types import ModuleType
 from typing import Any
@@ -29,7 +28,7 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from divco_tf import compat, fields
+from divco_tf import compat, fields, keras_settings
 from divco_tf.data import draws
 from divco_tf.errors import InputError
 from divco_tf.registry import Registry, did_you_mean
@@ -280,6 +279,8 @@ def _applied(
 
 def _layers(module: str) -> dict[str, type[keras.layers.Layer]]:
     """The layers of a module by name; KerasCV is imported only when it is asked for."""
+    if module.startswith("keras_cv"):
+        compat.keras_cv()  # whatever TF_USE_LEGACY_KERAS says
     found: ModuleType = importlib.import_module(module)
     return {
         name: value
@@ -352,46 +353,9 @@ def _call(make: Callable[[int], keras.layers.Layer], views: np.ndarray, key: int
 
 @contextlib.contextmanager
 def _thread_state() -> Iterator[None]:
-    """On the CPU, in float32, whatever Keras is set to: data threads have not the main one's device and policy."""
-    policy = keras.config.dtype_policy()
-    keras.config.set_dtype_policy("float32")
-    try:
-        with tf.device("CPU:0"), _SETTINGS:
-            yield
-    finally:
-        keras.config.set_dtype_policy(policy)
-
-
-class _Settings:
-    """Keras's floatx and image_data_format as it ships them, while a thread is in this context.
-
-    Layers draw numbers of the one type, and look for channels where the other says. Both belong to the process: the
-    last thread to leave puts back what the first one found.
-    """
-
-    def __init__(self) -> None:
-        self._lock, self._inside = threading.Lock(), 0
-        self._found = ("float32", "channels_last")
-
-    def __enter__(self) -> None:
-        with self._lock:
-            if not self._inside:
-                self._found = (keras.config.floatx(), keras.config.image_data_format())
-                self._set("float32", "channels_last")
-            self._inside += 1
-
-    def __exit__(self, *_: object) -> None:
-        with self._lock:
-            self._inside -= 1
-            if not self._inside:
-                self._set(*self._found)
-
-    def _set(self, floatx: str, image_data_format: str) -> None:
-        keras.config.set_floatx(floatx)
-        keras.config.set_image_data_format(image_data_format)
-
-
-_SETTINGS = _Settings()
+    """On the CPU, in float32: both are settings of a thread, and data threads have not those of the main one."""
+    with keras_settings.ours(), tf.device("CPU:0"):
+        yield
 
 
 def _told(error: Exception) -> str:

@@ -12,7 +12,7 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from divco_tf import compat
+from divco_tf import compat, keras_settings
 from divco_tf.errors import InputError
 from divco_tf.models import draws, inputs, placement
 from divco_tf.models.backbones import backbone_of
@@ -23,8 +23,16 @@ from divco_tf.models.spec_json import spec_from_json, spec_to_json
 from divco_tf.models.summary import Sizes, layer_table
 from divco_tf.models.template import build_network, build_template, check_sizes, stacked_initializer, synchronise_norms
 from divco_tf.registry import did_you_mean
+from divco_tf.spelling import also_spelt
+
+KERAS_WORDS = {
+    "dtype": "precision",
+    "synchronized_norm": "synchronised_norm",
+    "divide_regularizers": "divide_regularisers",
+}
 
 
+@also_spelt(**KERAS_WORDS)
 def build(
     name: str | None = None,
     *,
@@ -107,6 +115,8 @@ class BranchStack(inputs.OneLine, keras.Model):
         replica's own. Replicas cannot meet inside a function of its own, so each branch is traced, and XLA is out.
     """
 
+    @also_spelt(**KERAS_WORDS)
+    @keras_settings.ours()
     def __init__(
         self,
         *,
@@ -120,7 +130,7 @@ class BranchStack(inputs.OneLine, keras.Model):
         synchronised_norm: bool = False,
         name: str | None = None,
     ) -> None:
-        view_shape = tuple(input_shape)
+        view_shape, precision = tuple(input_shape), getattr(precision, "name", precision)  # or one of Keras's policies
         check_split_factor(split_factor)
         if devices is not None:
             devices = placement.check_devices(split_factor, devices)
@@ -379,6 +389,11 @@ class BranchStack(inputs.OneLine, keras.Model):
         if not trainable:
             stack.trainable = False
         return stack
+
+    @property
+    def synchronized_norm(self) -> bool:
+        """Keras's spelling of `synchronised_norm`."""
+        return self.synchronised_norm
 
     @property
     def _devices(self) -> tuple[str | None, ...]:

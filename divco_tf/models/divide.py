@@ -17,6 +17,7 @@ from collections.abc import Callable, Mapping
 from typing import Any, TypeVar
 
 from divco_tf.errors import InputError
+from divco_tf.spelling import also_spelt
 
 Spec = TypeVar("Spec")
 Rule = Callable[[Any, int], Any]
@@ -30,6 +31,7 @@ RULES = ("paper", "budget")
 BUDGETS = ("parameters", "multiply_adds")
 
 
+@also_spelt(regularizer="regulariser")
 def divided(
     rule: Rule | None = None,
     *,
@@ -92,6 +94,7 @@ def by_table(table: Mapping[Any, Mapping[int, Any]]) -> Rule:
     return rule
 
 
+@also_spelt(regularizers="regularisers")
 def divide(spec: Spec, split_factor: int, *, regularisers: bool = True, widths: bool = True) -> Spec:
     """The spec of each of the `split_factor` small networks that `spec` divides into, by each field's own rule.
 

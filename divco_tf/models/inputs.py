@@ -7,6 +7,7 @@ from typing import Any
 
 import tensorflow as tf
 
+from divco_tf import keras_settings
 from divco_tf.errors import InputError
 from divco_tf.models import draws
 
@@ -90,41 +91,41 @@ def told_in_one_line() -> Iterator[None]:
 
 
 class OneLine:
-    """Beside keras.Model: its methods that call the model, with `told_in_one_line` around them."""
+    """Beside keras.Model: its methods that call the model, under our settings, and refusals in one line."""
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
         """As Keras's."""
-        with told_in_one_line():
+        with keras_settings.ours(), told_in_one_line():
             return super().__call__(*args, **kwargs)
 
     def fit(self, *args: Any, **kwargs: Any) -> Any:
         """As Keras's."""
-        with told_in_one_line():
+        with keras_settings.ours(), told_in_one_line():
             return super().fit(*args, **kwargs)
 
     def evaluate(self, *args: Any, **kwargs: Any) -> Any:
         """As Keras's."""
-        with told_in_one_line():
+        with keras_settings.ours(), told_in_one_line():
             return super().evaluate(*args, **kwargs)
 
     def predict(self, *args: Any, **kwargs: Any) -> Any:
         """As Keras's."""
-        with told_in_one_line():
+        with keras_settings.ours(), told_in_one_line():
             return super().predict(*args, **kwargs)
 
     def train_on_batch(self, *args: Any, **kwargs: Any) -> Any:
         """As Keras's."""
-        with told_in_one_line():
+        with keras_settings.ours(), told_in_one_line():
             return super().train_on_batch(*args, **kwargs)
 
     def test_on_batch(self, *args: Any, **kwargs: Any) -> Any:
         """As Keras's."""
-        with told_in_one_line():
+        with keras_settings.ours(), told_in_one_line():
             return super().test_on_batch(*args, **kwargs)
 
     def predict_on_batch(self, *args: Any, **kwargs: Any) -> Any:
         """As Keras's."""
-        with told_in_one_line():
+        with keras_settings.ours(), told_in_one_line():
             return super().predict_on_batch(*args, **kwargs)
 
 

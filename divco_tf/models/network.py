@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterator
 import keras
 import tensorflow as tf
 
-from divco_tf import compat
+from divco_tf import compat, keras_settings
 from divco_tf.models import remat as recomputation
 from divco_tf.models.template import weights_and_statistics
 
@@ -26,6 +26,7 @@ class Network:
         self.template = template
         self.weights, self.statistics = weights_and_statistics(template)
         self._inline = inline
+        self._precision = template.dtype_policy.name
         self._functions: dict[tuple[bool, ...], Callable] = {}
 
     def function(
@@ -39,7 +40,7 @@ class Network:
         key = (training, jit, remat, in_turn and remat, frozen)
 
         def network(weights: list, statistics: list, view: tf.Tensor, draw: tf.Tensor) -> tuple:
-            with self._norms_in_inference(frozen):
+            with keras_settings.ours(self._precision), self._norms_in_inference(frozen):
                 return self._stateless(weights, statistics, view, draw, training=training)
 
         if self._inline and training:
@@ -50,7 +51,7 @@ class Network:
                 parts = recomputation.segmented(self.template, training=training, jit=jit, keep_last=not in_turn)
 
                 def plain(weights: list, statistics: list, view: tf.Tensor, draw: tf.Tensor) -> tuple:
-                    with self._norms_in_inference(frozen):
+                    with keras_settings.ours(self._precision), self._norms_in_inference(frozen):
                         return parts(weights, statistics, view, draw)
 
             self._functions[key] = tf.function(plain, jit_compile=jit and not remat, autograph=False)

@@ -8,8 +8,10 @@ from divco_tf.errors import InputError
 from divco_tf.models.backbones import BACKBONES, backbone_of
 from divco_tf.models.budget import divide_by_budget
 from divco_tf.models.divide import check_rule, check_split_factor, divide, width_of
+from divco_tf.spelling import also_spelt
 
 
+@also_spelt(divide_regularizers="divide_regularisers")
 def branch_spec(
     name: str | None = None,
     *,

@@ -7,7 +7,7 @@ from typing import Any
 
 import keras
 
-from divco_tf import compat
+from divco_tf import compat, keras_settings
 from divco_tf.models.divide import regularisation, widths
 from divco_tf.models.spec import branch_spec
 from divco_tf.models.template import build_template, check_sizes
@@ -166,7 +166,8 @@ def _multiply_adds_inside(outer: keras.Layer, counted: list[keras.Layer], argume
     try:
         for inner in counted:
             inner.call = watched(inner)
-        compat.output_spec(outer.__call__, *arguments.args, **arguments.kwargs)
+        with keras_settings.ours():
+            compat.output_spec(outer.__call__, *arguments.args, **arguments.kwargs)
     finally:
         for inner in counted:
             del inner.call

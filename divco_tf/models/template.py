@@ -7,7 +7,7 @@ from typing import Any
 import keras
 import tensorflow as tf
 
-from divco_tf import compat
+from divco_tf import compat, keras_settings
 from divco_tf.errors import InputError
 from divco_tf.models import draws
 from divco_tf.models.backbones import Backbone, backbone_of
@@ -24,10 +24,11 @@ def build_network(
     name: str | None = None,
 ) -> keras.Model:
     """One network with values of its own: image [B, H, W, C] -> logits [B, num_classes]."""
-    image = keras.Input(input_shape, name="image")
-    with _Precision(precision), compat.fresh_names():
-        logits = backbone_of(spec).builder(spec, image, draw=None, num_classes=num_classes)
-    return keras.Model(image, logits, name=name)
+    with keras_settings.ours():
+        image = keras.Input(input_shape, name="image")
+        with keras_settings.ours(precision), compat.fresh_names():
+            logits = backbone_of(spec).builder(spec, image, draw=None, num_classes=num_classes)
+        return keras.Model(image, logits, name=name)
 
 
 def build_template(
@@ -40,7 +41,7 @@ def build_template(
     """
     backbone = backbone_of(spec)
     deferred = keras.StatelessScope(initialize_variables=False)
-    with compat.forgotten_deferred_variables(), deferred, _Precision(precision), compat.fresh_names():
+    with compat.forgotten_deferred_variables(), deferred, keras_settings.ours(precision), compat.fresh_names():
         image = keras.Input(input_shape, name="image")
         draw = keras.Input(draws.DRAW_SHAPE, dtype="uint64", name="draw")
         logits = backbone.builder(spec, image, draw=draw, num_classes=num_classes)
@@ -118,20 +119,6 @@ def _check_logits(backbone: Backbone, template: keras.Model, num_classes: int) -
         raise InputError(
             f"The builder of {backbone.name} does not return logits [B, {num_classes}]. Received: shape {shape}."
         )
-
-
-class _Precision:
-    """Layers made inside have this dtype policy; the user's global one is put back at the end."""
-
-    def __init__(self, precision: str) -> None:
-        self._precision = precision
-
-    def __enter__(self) -> None:
-        self._before = keras.config.dtype_policy()
-        keras.config.set_dtype_policy(self._precision)
-
-    def __exit__(self, *_: Any) -> None:
-        keras.config.set_dtype_policy(self._before)
 
 
 def _seed_of(variable: keras.Variable, branch: int, seed: int) -> int:

@@ -8,10 +8,11 @@ from typing import Any
 import keras
 import tensorflow as tf
 
-from divco_tf import compat
+from divco_tf import compat, keras_settings
 from divco_tf.errors import InputError
 from divco_tf.models import draws, placement
 from divco_tf.models.branch_stack import BranchStack
+from divco_tf.models.inputs import OneLine
 from divco_tf.training import losses
 from divco_tf.training.micro_batches import accumulate, accumulate_unrolled
 from divco_tf.training.placed_optimizer import prepare_for_blocks
@@ -20,7 +21,7 @@ from divco_tf.training.schedules import CoTraining
 
 
 @keras.saving.register_keras_serializable("divco_tf")
-class CoTrainingModel(keras.Model):
+class CoTrainingModel(OneLine, keras.Model):
     """Trains a branch stack with `compile` and `fit`, and predicts ensemble probabilities [B, K].
 
     The loss of an example is the sum over branches of the cross-entropy plus weight(step) times the co-training
@@ -48,6 +49,7 @@ class CoTrainingModel(keras.Model):
       ema: the averages, variables in the order of `stack.variables`; empty without `ema_decay`.
     """
 
+    @keras_settings.ours()
     def __init__(
         self,
         stack: BranchStack,
@@ -93,6 +95,7 @@ class CoTrainingModel(keras.Model):
         self.reset_ema()
         self.built = True
 
+    @keras_settings.ours()
     def compile(self, optimizer: Any = "rmsprop", **options: Any) -> None:
         """As Keras's `compile`, without `loss` (it is the constructor's) and `jit_compile` (`jit` is ours)."""
         for name, instead in (("loss", "cotraining and label_smoothing"), ("jit_compile", "jit")):
@@ -128,6 +131,7 @@ class CoTrainingModel(keras.Model):
         """Images or views -> ensemble probabilities float32 [B, K]."""
         return losses.ensemble_probabilities(self.stack(images, training=training), self.ensembling)
 
+    @keras_settings.ours()
     def train_step(self, data: tuple) -> dict[str, tf.Tensor]:
         """One update from views and labels; runs in the replica context."""
         views, labels, sample_weight = keras.utils.unpack_x_y_sample_weight(data)
@@ -140,6 +144,7 @@ class CoTrainingModel(keras.Model):
         self.step.assign_add(1)
         return self._log(values, logits, labels, targets, sample_weight)
 
+    @keras_settings.ours()
     def test_step(self, data: tuple) -> dict[str, tf.Tensor]:
         """The metrics of one batch, without label smoothing."""
         images, labels, sample_weight = keras.utils.unpack_x_y_sample_weight(data)
@@ -147,6 +152,7 @@ class CoTrainingModel(keras.Model):
         logits = self._logits(images)
         return self._log(self._loss_values(logits, targets), logits, labels, targets, sample_weight)
 
+    @keras_settings.ours()
     def predict_step(self, data: Any) -> tf.Tensor:
         """Ensemble probabilities [B, K]."""
         images, _, _ = keras.utils.unpack_x_y_sample_weight(data)
@@ -346,6 +352,7 @@ class CoTrainingModel(keras.Model):
 class Means(keras.metrics.Metric):
     """Means of several named values an example: one total and one count, whatever their number."""
 
+    @keras_settings.ours()
     def __init__(self, names: Sequence[str], name: str = "means") -> None:
         super().__init__(name=name)
         self.names = tuple(names)

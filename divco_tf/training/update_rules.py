@@ -8,6 +8,7 @@ from typing import Any
 import keras
 import tensorflow as tf
 
+from divco_tf import keras_settings
 from divco_tf.errors import InputError
 from divco_tf.models.placement import canonical_name
 
@@ -40,6 +41,7 @@ class RegularisedOptimizer(keras.optimizers.Optimizer):
         matches no variable.
     """
 
+    @keras_settings.ours()
     def __init__(
         self,
         learning_rate: Rate,
@@ -60,6 +62,7 @@ class RegularisedOptimizer(keras.optimizers.Optimizer):
         self.exclude_from_decay = frozenset(exclude_from_decay)
         self.exclude_patterns = tuple(exclude_patterns)
 
+    @keras_settings.ours()
     def build(self, variables: list[keras.Variable]) -> None:
         """Makes the optimizer's variables, and decides once which variables are decayed."""
         if self.built:

@@ -341,3 +341,13 @@ def test_every_weight_gets_a_gradient(views):
         gradients = tape.gradient(loss, [variable.value for variable in stack.trainable_variables])
         for variable, gradient in zip(stack.trainable_variables, gradients, strict=True):
             assert np.all(np.any(gradient.numpy().reshape(2, -1) != 0, axis=1)), variable.name
+
+
+def test_keras_words_are_taken():
+    stack = tiny_stack(dtype=keras.DTypePolicy("mixed_bfloat16"), synchronized_norm=True, divide_regularizers=False)
+    ours = tiny_stack(precision="mixed_bfloat16", synchronised_norm=True, divide_regularisers=False)
+    assert stack.get_config() == ours.get_config()
+    assert stack.synchronized_norm and stack.dtype_policy.name == "mixed_bfloat16"
+    config = {**stack.get_config(), "dtype": "float32"}
+    del config["precision"]
+    assert BranchStack.from_config(config).precision == "float32"

@@ -6,8 +6,10 @@ put on top. Their tables stand here, as keras-cv fetches its own from the networ
 """
 
 import dataclasses
+import os
 from typing import Any
 
+from divco_tf import compat
 from divco_tf.errors import InputError
 from divco_tf.models.backbones import keras_applications, register_backbones
 from divco_tf.models.divide import by_sqrt_split, divided
@@ -49,9 +51,7 @@ RESNETS = {
 @register_backbones(RESNETS)
 def keras_cv_resnet_v2(spec: ResNetV2Spec, image: Any, *, draw: Any, num_classes: int) -> Any:
     """Image [B, H, W, 3] -> logits [B, num_classes]."""
-    import keras_cv
-
-    network = keras_cv.models.ResNetV2Backbone(
+    network = _library().models.ResNetV2Backbone(
         stackwise_filters=_doubling(spec.width, len(spec.blocks)),
         stackwise_blocks=list(spec.blocks),
         stackwise_strides=[1] + [2] * (len(spec.blocks) - 1),
@@ -85,9 +85,7 @@ CSP_DARKNETS = {
 @register_backbones(CSP_DARKNETS)
 def keras_cv_csp_darknet(spec: CSPDarkNetSpec, image: Any, *, draw: Any, num_classes: int) -> Any:
     """Image [B, H, W, 3] -> logits [B, num_classes]."""
-    import keras_cv
-
-    network = keras_cv.models.CSPDarkNetBackbone(
+    network = _library().models.CSPDarkNetBackbone(
         stackwise_channels=_doubling(spec.width, len(spec.blocks)),
         stackwise_depth=list(spec.blocks),
         include_rescaling=False,
@@ -142,10 +140,8 @@ MOBILENETS = {f"keras_cv_mobilenet_v3_{size}": MobileNetV3Spec(size) for size in
 @register_backbones(MOBILENETS)
 def keras_cv_mobilenet_v3(spec: MobileNetV3Spec, image: Any, *, draw: Any, num_classes: int) -> Any:
     """Image [B, H, W, 3] -> logits [B, num_classes]."""
-    import keras_cv
-
     columns = ("expansion", "filters", "kernel_size", "stride", "se_ratio", "activation")
-    network = keras_cv.models.MobileNetV3Backbone(
+    network = _library().models.MobileNetV3Backbone(
         **_stackwise(columns, _MOBILENET_STAGES[spec.size]),
         alpha=spec.alpha,
         include_rescaling=False,
@@ -206,12 +202,10 @@ EFFICIENTNETS = {
 @register_backbones(EFFICIENTNETS)
 def keras_cv_efficientnet_v2(spec: EfficientNetV2Spec, image: Any, *, draw: Any, num_classes: int) -> Any:
     """Image [B, H, W, 3] -> logits [B, num_classes]. The head is as wide as the width coefficient says."""
-    import keras_cv
-
     columns = ("num_repeats", "input_filters", "output_filters", "expansion_ratios")
     columns += ("squeeze_and_excite_ratios", "strides", "conv_types")
     stages = _EFFICIENTNET_STAGES[spec.blocks]
-    network = keras_cv.models.EfficientNetV2Backbone(
+    network = _library().models.EfficientNetV2Backbone(
         **_stackwise(columns, stages),
         stackwise_kernel_sizes=[3] * len(stages),
         width_coefficient=spec.width_coefficient,
@@ -223,6 +217,16 @@ def keras_cv_efficientnet_v2(spec: EfficientNetV2Spec, image: Any, *, draw: Any,
         input_tensor=image,
     )
     return _logits(network, spec, draw=draw, num_classes=num_classes)
+
+
+def _library() -> Any:
+    try:
+        return compat.keras_cv()
+    except ImportError as error:
+        raise InputError(
+            f"keras-cv cannot be imported ({' '.join(str(error).split())[:200]}). "
+            f"Received: TF_USE_LEGACY_KERAS={os.environ.get('TF_USE_LEGACY_KERAS')}; a process without it would work."
+        ) from error
 
 
 def _doubling(width: float, stages: int) -> list[int]:
