@@ -6,6 +6,7 @@ pattern of shipped configs then ("imagenet/*_split2"; "*" is all).
 """
 
 import pathlib
+import sys
 
 from absl import flags
 
@@ -19,7 +20,7 @@ _EXTEND = flags.DEFINE_bool("extend", False, "Train a finished run for the more 
 _DRY_RUN = flags.DEFINE_bool(
     "dry_run",
     False,
-    "Print the plan of the run, check config, data and disk, and end; the last line says if all is there.",
+    "Print the plan of the run, check config, data and disk, and end; the last line says if all is there, and so does the status: 0 or 1.",
 )
 
 
@@ -40,6 +41,7 @@ def _plan(config: str) -> None:
     from divco_tf.training.plan import plan
 
     refused: dict[str, InputError] = {}
+    unready = []
     for name in names:
         if len(names) > 1:
             print(f"{name}")
@@ -59,9 +61,12 @@ def _plan(config: str) -> None:
             print(_hints.as_typed(str(error)))
         else:
             print(*described.lines(), sep="\n")
+            unready += [name] * bool(described.problems)
         print(end="\n" if len(names) > 1 else "", flush=True)
     if refused:
         raise InputError(f"{len(refused)} of {len(names)} configs are refused. Received: {', '.join(refused)}.")
+    if unready:
+        sys.exit(1)
 
 
 def _train(config: str) -> None:

@@ -48,10 +48,19 @@ def check_places(experiment: Experiment, model_dir: pathlib.Path, *, extend: boo
       InputError: as said.
     """
     found = check_model_dir(model_dir, experiment.identity(None), extend=extend)
-    if holder := files.FolderLock(model_dir).holder():
-        raise InputError(f"model_dir is in use. Received: {model_dir}, {holder}; wait for it, or choose another.")
+    check_unused(model_dir)
     check_warm_start(experiment, model_dir)
     return found
+
+
+def check_unused(model_dir: pathlib.Path) -> None:
+    """Refuses a model_dir that another process trains in.
+
+    Raises:
+      InputError: as said.
+    """
+    if holder := files.FolderLock(model_dir).holder():
+        raise InputError(f"model_dir is in use. Received: {model_dir}, {holder}; wait for it, or choose another.")
 
 
 def check_warm_start(experiment: Experiment, model_dir: pathlib.Path) -> str | None:

@@ -128,7 +128,7 @@ class _Run:
             self.model.reset_ema()
         interrupts.check()
         order = getattr(pipeline, "ORDER", 1)
-        computed = bearing(options, replicas=self.strategy.num_replicas_in_sync)
+        computed = bearing(experiment, options, replicas=self.strategy.num_replicas_in_sync)
         before = read_record(model_dir) if (model_dir / RECORD).exists() else None
         if self.job.chief:
             lock.acquire("model_dir", report=report)
@@ -204,6 +204,8 @@ class _Run:
             check()
             if self.job.count > 1 and int(before[1]):
                 raise Preempted
+            if self.step == self.total_steps:
+                break
             if self._stops_early():
                 self.report(f"stopped early: {self.experiment.early_stopping} evaluations without a better one")
                 break

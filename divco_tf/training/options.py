@@ -15,12 +15,15 @@ JIT = ("auto", "on", "off")
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Options:
-    """Where, how fast and how watched a run is: nothing here bears on its result.
+    """Where, how fast and how watched a run is. What bears on its result, more than by rounding, says so.
+
+    Batch norm takes its statistics from a micro-batch of a replica, so the numbers of both bear on the result
+    (`synchronised_norm` takes those of all replicas). They are recorded, and a run that goes on with others says so.
 
     Attributes:
-      strategy: one of `STRATEGIES`; "auto": all GPUs of this computer.
+      strategy: one of `STRATEGIES`; "auto": all GPUs of this computer. The number of replicas bears on batch norm.
       jit: XLA: "auto" (GPU and TPU), "on" or "off".
-      micro_batches: parts of a replica's batch, one after the other, to save memory.
+      micro_batches: parts of a replica's batch, one after the other, to save memory. Bears on batch norm.
       remat: saves memory for one more forward pass: activations are computed again for the gradient, block by block.
       branches_in_turn: one branch after the other, so that the activations of one live at a time.
       deterministic: only operations whose results are the same each time, which costs speed on a GPU.
@@ -28,7 +31,8 @@ class Options:
       checkpoint_every: steps between checkpoints; None: an epoch. The end has one always.
       keep_checkpoints: how many of the last stay.
       keep_best: how many of the best by the held-out images stay besides.
-      evaluate_every: epochs between evaluations; 0: at the end only.
+      evaluate_every: epochs between evaluations; 0: at the end only. Where images are held out, the best weights and
+        early stopping follow from it.
       evaluate_every_steps: steps between evaluations, in place of epochs.
       log_every: steps between TensorBoard's scalars.
       histograms: shows TensorBoard the weights and statistics of every branch at each evaluation.
@@ -37,7 +41,7 @@ class Options:
       max_bad_steps: how many steps in a row whose loss or gradient is not finite are skipped before the run stops.
       eval_batch_size: images a batch of evaluation.
       on_error: "raise", or "skip": a training image that cannot be read is replaced by another of the epoch, so this
-        does bear on the result.
+        bears on the result.
       memory_budget: bytes for decoded images, which are kept if all fit; None: a quarter of what is free.
       cache_dir: a folder that keeps decoded images, instead of the memory, and where records of TFRecord files begin.
       contact_sheet: shows TensorBoard the first images' views when a run begins.

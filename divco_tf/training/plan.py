@@ -12,6 +12,7 @@ import numpy as np
 import psutil
 import tensorflow as tf
 
+from divco_tf import files
 from divco_tf.data.sources import ArraySource, BadImage, Source
 from divco_tf.data.sources.request import in_bytes
 from divco_tf.errors import InputError
@@ -19,10 +20,11 @@ from divco_tf.models.memory import step_memory
 from divco_tf.models.summary import count_multiply_adds, count_parameters
 from divco_tf.models.template import build_template, synchronise_norms
 from divco_tf.training.checkpoint import Checkpoints
-from divco_tf.training.experiment import Experiment, check_model_dir, numbered, open_run
+from divco_tf.training.checks import check_evaluated, check_settings, check_unused, check_warm_start
+from divco_tf.training.experiment import Experiment, check_model_dir, numbered
 from divco_tf.training.loop import make_pipeline
 from divco_tf.training.options import Options
-from divco_tf.training.runtime import branch_devices, make_strategy, named_workers, resolve_jit
+from divco_tf.training.runtime import branch_devices, check_workers, make_strategy, named_workers, resolve_jit
 
 MISSING, PROBLEM = "MISSING", "PROBLEM"
 
@@ -91,9 +93,10 @@ def plan(
     Raises:
       InputError: settings that `train` refuses whatever lies where.
     """
-    model_dir, options = pathlib.Path(model_dir), options or Options()
+    model_dir, options = files.local_path(model_dir, "model_dir"), options or Options()
+    check_workers(options.strategy)
     devices = _Devices.of(experiment, options)
-    experiment.check_run(replicas=devices.replicas, micro_batches=options.micro_batches)
+    check_settings(experiment, options, replicas=devices.replicas)
     found, data = _data(experiment, data_dir, options, model_dir)
     source = found or _stand_in(experiment)
     pipeline = make_pipeline(experiment, source, on_error=options.on_error, part=(0, devices.workers))
@@ -181,8 +184,9 @@ class _Network:
 
     def __init__(self, experiment: Experiment, num_classes: int) -> None:
         self.split_factor, size = experiment.split_factor, experiment.preprocessing.image_size
+        self.branch = experiment.branch_spec(num_classes)
         self.template = build_template(
-            experiment.branch_spec(num_classes),
+            self.branch,
             num_classes=num_classes,
             input_shape=(size, size, 3),
             precision=experiment.precision,
@@ -229,6 +233,7 @@ def _data(
             data_dir=data_dir, on_error=options.on_error, memory_budget=0, writes=writes
         ):
             found[split] = source
+        check_evaluated(found)
     except InputError as error:
         text = str(error)
         if "train" not in found:
@@ -352,33 +357,34 @@ def _places(
 ) -> Iterator[Line]:
     """What is said of model_dir, of its disk, and of another run that this one begins with."""
     checkpoints = Checkpoints(model_dir / "checkpoints").all()
-    yield _model_dir(run, model_dir, source, extend=extend)
+    yield _model_dir(run, network, model_dir, source, extend=extend)
     kept = run.options.keep_checkpoints + run.options.keep_best * bool(run.experiment.held_out)
     yield _disk(model_dir, network.checkpoint_bytes, kept=kept, there=len(checkpoints))
     if (cache_dir := run.options.cache_dir) and not _can_be_made(pathlib.Path(cache_dir)):
         yield Line("cache_dir", f"it cannot be made. Received: {cache_dir}; choose another folder.", PROBLEM)
-    start = run.experiment.warm_start
-    if start is not None and not checkpoints:
-        try:
-            yield Line("warm start", f"{start.model_dir}, {open_run(start.model_dir).described(start.weights)}")
-        except InputError as error:
-            yield Line("warm start", str(error), PROBLEM)
+    try:
+        if start := check_warm_start(run.experiment, model_dir):
+            yield Line("warm start", start)
+    except InputError as error:
+        yield Line("warm start", str(error), PROBLEM)
 
 
-def _model_dir(run: _Run, model_dir: pathlib.Path, source: Source | None, *, extend: bool) -> Line:
+def _model_dir(run: _Run, network: _Network, model_dir: pathlib.Path, source: Source | None, *, extend: bool) -> Line:
     parent = _nearest_folder(model_dir)
     if not parent.is_dir() or not os.access(parent, os.W_OK | os.X_OK):
         return Line("model_dir", f"it cannot be written. Received: {model_dir}; choose another folder.", PROBLEM)
     told: list[str] = []
     try:
-        if not check_model_dir(model_dir, run.experiment.identity(source), extend=extend, report=told.append):
+        identity = run.experiment.identity(source)
+        if not check_model_dir(model_dir, identity, extend=extend, report=told.append, branch=network.branch):
             return Line("model_dir", f"{model_dir}, a new run")
+        check_unused(model_dir)
         last = Checkpoints(model_dir / "checkpoints").last_whole(report=told.append)
     except InputError as error:
         return Line("model_dir", str(error), PROBLEM)
-    told.append(
-        f"{model_dir} holds this run, which goes on from step {last.step if last else 0:,} of {run.total_steps:,}"
-    )
+    step = last.step if last else 0
+    goes_on = f"goes on from step {step:,} of" if step < run.total_steps else f"is finished: step {step:,} of"
+    told.append(f"{model_dir} holds this run, which {goes_on} {run.total_steps:,}")
     return Line("model_dir", " ".join(told))
 
 

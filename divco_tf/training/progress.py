@@ -1,5 +1,6 @@
 """How a run gets on: the time of its steps, how much of it they wait for data, lines of progress."""
 
+import collections
 import resource
 import statistics
 import time
@@ -8,19 +9,27 @@ from typing import Any
 
 import tensorflow as tf
 
+LATEST = 10_000
+"""Steps of which the median is known: sorting them takes a millisecond."""
+
 
 class StepTimes:
-    """The times of steps: each begins when its batch is asked for, and ends at `done`.
+    """The times of steps: each begins when its batch is asked for, and ends at `done`. A run of any length takes no
+    more memory and time here: sums are kept, and the last `LATEST` steps, whose median is told.
 
     Attributes:
+      count: how many steps there have been.
       bad_steps: how many were skipped, since their loss or a gradient was not finite; counted by the loop.
+      first_step: seconds of the first one without its waiting: tracing, and XLA's compilation, are in it.
     """
 
     def __init__(self) -> None:
         self._began = self._waited = 0.0
-        self._times: list[tuple[float, float]] = []  # (seconds of a step, of which it waited for data)
-        self._asked = 0  # of these, how many `data_wait` has told of
-        self.bad_steps = 0
+        self._latest: collections.deque[float] = collections.deque(maxlen=LATEST)  # seconds
+        # (seconds, of which steps waited for data) of all steps but the first, and of those since it was last asked.
+        self._sums, self._sums_since = (0.0, 0.0), (0.0, 0.0)
+        self.count = self.bad_steps = 0
+        self.first_step = 0.0
 
     def batches(self, dataset: Iterable[Any]) -> Iterator[Any]:
         """The batches of a dataset."""
@@ -36,34 +45,30 @@ class StepTimes:
 
     def done(self) -> None:
         """The step ends here; what follows (evaluation, saving) is not of it."""
-        self._times.append((time.monotonic() - self._began, self._waited))
-
-    @property
-    def count(self) -> int:
-        """How many steps there have been."""
-        return len(self._times)
-
-    @property
-    def first_step(self) -> float:
-        """Seconds of the first step without its waiting: tracing, and XLA's compilation, are in it."""
-        seconds, waited = self._times[0]
-        return seconds - waited
+        seconds, waited = time.monotonic() - self._began, self._waited
+        self._latest.append(seconds)
+        if self.count:  # the first batch is not made ahead
+            self._sums, self._sums_since = (
+                (total + seconds, total_waited + waited) for total, total_waited in (self._sums, self._sums_since)
+            )
+        else:
+            self.first_step = seconds - waited
+        self.count += 1
 
     @property
     def seconds_per_step(self) -> float | None:
-        """The median, waiting for data included; None before the first step."""
-        return statistics.median(seconds for seconds, _ in self._times) if self._times else None
+        """The median of the last `LATEST` steps, waiting for data included; None before the first step."""
+        return statistics.median(self._latest) if self._latest else None
 
     def data_wait(self, *, since_asked: bool = False) -> float:
         """The share of the steps' time that they waited for data, 0 to 1: of all steps, or of those since it was asked.
 
         The first step, whose batch is not made ahead, counts in neither.
         """
-        times = self._times[max(self._asked if since_asked else 0, 1) :]
+        total, waited = self._sums_since if since_asked else self._sums
         if since_asked:
-            self._asked = len(self._times)
-        total = sum(seconds for seconds, _ in times)
-        return sum(waited for _, waited in times) / total if total else 0.0
+            self._sums_since = (0.0, 0.0)
+        return waited / total if total else 0.0
 
 
 class Progress:

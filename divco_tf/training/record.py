@@ -17,8 +17,6 @@ from divco_tf.models.spec_json import spec_from_json, spec_to_json
 
 RECORD = "experiment.json"
 
-_BEARING = ("micro_batches", "replicas", "on_error", "evaluate_every", "evaluate_every_steps")
-
 
 def read_json(path: pathlib.Path, kind: type, what: str) -> Any:
     """What a file of a model_dir holds.
@@ -73,9 +71,15 @@ def versions() -> dict[str, str]:
     return {"python": platform.python_version(), **{name: metadata.version(name) for name in packages}}
 
 
-def bearing(options: Any, *, replicas: int) -> dict[str, Any]:
-    """Of how a run computes, what bears on its result (more than by rounding)."""
-    return {name: replicas if name == "replicas" else getattr(options, name) for name in _BEARING}
+def bearing(experiment: Any, options: Any, *, replicas: int) -> dict[str, Any]:
+    """Of how a run computes, what bears on its result by more than rounding."""
+    chosen = {name: getattr(options, name) for name in ("evaluate_every", "evaluate_every_steps")}
+    return {
+        "micro_batches": options.micro_batches,
+        "replicas": replicas,
+        "on_error": options.on_error,
+        **(chosen if experiment.held_out else {}),  # when weights are chosen, and a run is stopped early
+    }
 
 
 def told_of_another_way(before: Mapping[str, Any], *, computed: Mapping[str, Any], order: int) -> Iterator[str]:

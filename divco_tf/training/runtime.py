@@ -204,7 +204,7 @@ def distributed(dataset: tf.data.Dataset, strategy: tf.distribute.Strategy) -> I
 
     The batches are global ones, or with several workers this one's parts of them. A strategy's own distribution
     prefetches to its devices; TensorFlow's default placement does not, so there the next batches are copied to the GPU,
-    if there is one, while it computes.
+    if there is one, while it computes. No more batches may be asked for than there are.
     """
     gpus = tf.config.list_logical_devices("GPU")
     if strategy is tf.distribute.get_strategy() and not tf.distribute.has_strategy() and gpus:
@@ -212,7 +212,10 @@ def distributed(dataset: tf.data.Dataset, strategy: tf.distribute.Strategy) -> I
     with compat.untuned_prefetching():
         if isinstance(strategy, tf.distribute.MultiWorkerMirroredStrategy):
             replicas = len(strategy.extended.worker_devices)
-            return iter(strategy.distribute_datasets_from_function(lambda _: _in_shares(dataset, replicas)))
+            # Of a finite dataset all workers are asked at each step whether a batch is left (TensorFlow 2.21).
+            endless = tf.data.experimental.assert_cardinality(tf.data.INFINITE_CARDINALITY)
+            shares = _in_shares(dataset, replicas).apply(endless).with_options(dataset.options())
+            return iter(strategy.distribute_datasets_from_function(lambda _: shares))
         return iter(strategy.experimental_distribute_dataset(dataset))
 
 
