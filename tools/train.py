@@ -20,7 +20,8 @@ _EXTEND = flags.DEFINE_bool("extend", False, "Train a finished run for the more 
 _DRY_RUN = flags.DEFINE_bool(
     "dry_run",
     False,
-    "Print the plan of the run, check config, data and disk, and end; the last line says if all is there, and so does the status: 0 or 1.",
+    "Print the plan of the run, check config, data and disk, and end; the last line says if all is there, and so does "
+    "the exit status, 0 or 1.",
 )
 
 

@@ -426,5 +426,10 @@ def _experiment(found: Mapping[str, Any], model_dir: pathlib.Path) -> Experiment
     try:
         overrides = record.overrides_from_json(identity.get("backbone"), identity.pop("overrides", {}))
         return record.from_json(Experiment, {**identity, "overrides": overrides})
-    except (InputError, TypeError, AttributeError) as error:
-        raise InputError(f"{RECORD} is not the record of a run that is known here ({model_dir}). {error}") from error
+    except InputError as error:
+        raise InputError(f"{model_dir / RECORD} does not fit this release. {error}") from error
+    except (TypeError, AttributeError) as error:  # a field is missing, or of no use
+        raise InputError(
+            f"{RECORD} is not the record of a run ({record.in_one_line(error)}). Received: {model_dir / RECORD}; "
+            f"{record.REMEDY}."
+        ) from error

@@ -16,6 +16,7 @@ from divco_tf.models.backbones import BACKBONES
 from divco_tf.models.spec_json import spec_from_json, spec_to_json
 
 RECORD = "experiment.json"
+REMEDY = "put back a whole copy of it, or choose another model_dir"
 
 
 def read_json(path: pathlib.Path, kind: type, what: str) -> Any:
@@ -33,13 +34,10 @@ def read_json(path: pathlib.Path, kind: type, what: str) -> Any:
         content = json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError, RecursionError) as error:
         why = getattr(error, "strerror", None) or "it is cut off, or no JSON"
-        raise InputError(f"{path.name} is not {what} ({why}). Received: {path}; {_REMEDY}.") from error
+        raise InputError(f"{path.name} is not {what} ({why}). Received: {path}; {REMEDY}.") from error
     if not isinstance(content, kind):
-        raise InputError(f"{path.name} is not {what}. Received: {path} with another content; {_REMEDY}.")
+        raise InputError(f"{path.name} is not {what}. Received: {path} with another content; {REMEDY}.")
     return content
-
-
-_REMEDY = "put back a whole copy of it, or choose another model_dir"
 
 
 def read_record(model_dir: pathlib.Path) -> dict[str, Any]:
@@ -56,8 +54,13 @@ def read_record(model_dir: pathlib.Path) -> dict[str, Any]:
         and isinstance(names, list)
         and all(isinstance(name, str) for name in names)
     ):
-        raise InputError(f"{RECORD} is not the record of a run. Received: {path} with another content; {_REMEDY}.")
+        raise InputError(f"{RECORD} is not the record of a run. Received: {path} with another content; {REMEDY}.")
     return record
+
+
+def in_one_line(error: Exception) -> str:
+    """What an error says, short."""
+    return " ".join(str(error).split())[:200]
 
 
 def write_record(path: pathlib.Path, identity: Mapping[str, Any], class_names: Sequence[str], **more: Any) -> None:

@@ -218,7 +218,7 @@ def test_data_of_other_classes_are_a_problem(tmp_path):
 def test_a_run_that_lies_there_goes_on_and_stays_as_it_is(tmp_path):
     runs.run(tmp_path)
     before = tree(tmp_path)
-    assert told(planned(tmp_path), "model_dir").endswith("holds this run, which goes on from step 10 of 10")
+    assert told(planned(tmp_path), "model_dir").endswith("holds this run, which is finished: step 10 of 10")
     other = told(planned(tmp_path, runs.experiment(seed=3)), "model_dir")
     assert other.startswith("PROBLEM: ") and "seed 3 (there 0)" in other
     longer = runs.experiment(epochs=3)
