@@ -57,7 +57,7 @@ def test_branches_share_the_cores_with_those_that_run_beside_them(divco, tmp_pat
 def test_the_same_command_again_answers_the_same(divco, tmp_path):
     command = ("train", *DIGITS, f"--model_dir={tmp_path}")
     first, again = divco(*command), divco(*command)
-    assert again.stdout.splitlines()[0].startswith("going on from step 5 of 5")
+    assert again.stdout.splitlines()[0].startswith("finished already: step 5 of 5")
     assert again.stdout.splitlines()[-6:] == first.stdout.splitlines()[-6:]
 
 
