@@ -17,8 +17,7 @@ from typing import Any
 import tensorflow as tf
 
 from divco_tf import compat, files
-from divco_tf.data import pipeline
-from divco_tf.data.pipeline import reading
+from divco_tf.data.pipeline import ORDER, reading
 from divco_tf.data.sources import Source, cached
 from divco_tf.data.sources.check import tell_unusual
 from divco_tf.errors import Preempted, RunError
@@ -127,12 +126,11 @@ class _Run:
             report(warm_start(self.model.stack, other, branches=start.branches))
             self.model.reset_ema()
         interrupts.check()
-        order = getattr(pipeline, "ORDER", 1)
         computed = bearing(experiment, options, replicas=self.strategy.num_replicas_in_sync)
         before = read_record(model_dir) if (model_dir / RECORD).exists() else None
         if self.job.chief:
             lock.acquire("model_dir", report=report)
-            branch, more = self.model.stack.spec, {"computed": computed, "order": order}
+            branch, more = self.model.stack.spec, {"computed": computed, "order": ORDER}
             claim_model_dir(model_dir, experiment, source, extend=extend, report=report, branch=branch, **more)
             files.remove_unfinished(model_dir)
             self.checkpoints.remove_unfinished()
@@ -150,7 +148,7 @@ class _Run:
         self.watch = Watch(model_dir, report=report, profile=options.profile, writes=self.job.chief)
         self.step = self._resume()
         if before is not None and 0 < self.step < self.total_steps:
-            for line in told_of_another_way(before, computed=computed, order=order):
+            for line in told_of_another_way(before, computed=computed, order=ORDER):
                 report(line)
 
     def train(self, interrupts: Interrupts) -> None:

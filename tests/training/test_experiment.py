@@ -89,7 +89,12 @@ def test_the_difference_inside_a_setting_is_named_with_both_values(tmp_path):
 )
 def test_a_default_spelt_out_is_the_same_experiment(tmp_path, spelt_out):
     claim_model_dir(tmp_path, runs.experiment(), DIGITS)
+    before = (tmp_path / "experiment.json").read_text()
     claim_model_dir(tmp_path, runs.experiment(**spelt_out), DIGITS)
+    assert (tmp_path / "experiment.json").read_text() == before
+    identity = json.loads(before)["identity"]
+    views = {"pad": 1, "flip": False, "augment": [], "erasing": None, "resized_crop": None}
+    assert (identity["image_size"], identity["views"]) == (8, views)
 
 
 def test_other_training_data_are_another_experiment(tmp_path):

@@ -38,6 +38,17 @@ def test_shares_of_waiting_leave_the_first_batch_out(monkeypatch):
     assert times.data_wait() == pytest.approx(5 / 14)
 
 
+def test_a_long_run_takes_no_more_memory_and_tells_of_its_last_steps(monkeypatch):
+    clock, times = Clock(monkeypatch), StepTimes()
+    for step, _ in enumerate(times.batches(clock.batches([1.0] * 25_000))):
+        clock.now += 1.0 if step < 15_001 else 3.0
+        times.done()
+    assert times.count == 25_000 and times.first_step == 1.0
+    assert times.seconds_per_step == pytest.approx(4.0)
+    assert times.data_wait() == pytest.approx(24_999 / (15_000 * 2 + 9_999 * 4))
+    assert max(len(value) for value in vars(times).values() if hasattr(value, "__len__")) == 10_000
+
+
 def test_a_line_comes_when_it_is_time_and_at_the_end(monkeypatch):
     clock, times, lines = Clock(monkeypatch), StepTimes(), []
 
