@@ -61,7 +61,7 @@ class Worker:
         )
         self._process.start()
         theirs.close()  # or a worker that dies would be waited for
-        self._receive()  # TensorFlow is imported, which the first step's limit does not count
+        self._receive(limit=None)  # TensorFlow is imported, which the first step's limit does not count
         self.times: dict[str, Any] = {**self._ask(make), "rounds": []}
         report(f"{name}: built in {self.times['build']:.2f} s, first step {self.times['first']:.2f} s")
 
@@ -72,12 +72,12 @@ class Worker:
     def _ask(self, request: Any) -> Any:
         with contextlib.suppress(BrokenPipeError):  # `_receive` tells of a process that is gone
             self._pipe.send(request)
-        return self._receive()
+        return self._receive(limit=self._limit)
 
-    def _receive(self) -> Any:
+    def _receive(self, *, limit: float | None) -> Any:
         try:
-            if not self._pipe.poll(self._limit):
-                raise OutOfTime(f"{self._name} is stopped. Received: no step within {self._limit:g} s.")
+            if not self._pipe.poll(limit):
+                raise OutOfTime(f"{self._name} is stopped. Received: no step within {limit:g} s.")
             answer = self._pipe.recv()
             if isinstance(answer, _Failure):
                 raise RunError(f"{self._name} failed. Received: {answer.told}")

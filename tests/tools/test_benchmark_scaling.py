@@ -14,6 +14,7 @@ from divco_tf.tools import _benchmark_scaling as scaling
 from divco_tf.tools._benchmark_process import Worker
 from divco_tf.tools._benchmark_step import Settings, cotraining_model
 from tests.tiny import largest_difference, lively, one_line, values
+from tests.tools.told_times import told_times  # noqa: F401 the fixture
 
 
 def settings(split_factor: int = 2, backbone: str = "tiny") -> Settings:
@@ -27,32 +28,32 @@ def quiet(line: str) -> None:
     """A report that nobody reads."""
 
 
-def test_the_tables_have_a_row_for_each_split_factor_and_for_the_overhead():
+def test_the_tables_have_a_row_for_each_split_factor_and_for_the_overhead(told_times, monkeypatch):  # noqa: F811
+    monkeypatch.setattr(scaling, "torch_version", lambda: None)
     result = scaling.run(
-        backbones=["wide_resnet10_2"],
-        split_factors=[2],
+        backbones=["tiny"],
+        split_factors=[1, 2],
         batch_size=4,
         rounds=2,
-        steps=1,
+        steps=3,
         report=quiet,
         parts=["division", "overhead"],
         image_size=8,
         num_classes=3,
     )
-    systems = json.loads(json.dumps(result["systems"]))["division"]["wide_resnet10_2"]
-    step, alone = (systems[f"S=2, {kind}"] for kind in (scaling.STEP, scaling.ALONE))
-    assert len(step["rounds"]) == len(alone["rounds"]) == 2
-    assert step["multiply_adds"] == step["activations"] == 1
-    median, fastest = step["median_ratios"], step["fastest_ratios"]
-    assert median["of_first"] == fastest["of_first"] == 1
-    assert median["overhead"] == 1 - np.median(np.divide(alone["rounds"], step["rounds"]))
-    assert fastest["overhead"] == 1 - min(alone["rounds"]) / min(step["rounds"])
-    for head, rows in result["tables"]:
-        assert [len(row) for row in rows] == [len(head)]
-        assert rows[0][:2] == ("wide_resnet10_2", "2")
-    pieces = result["systems"]["overhead"]["wide_resnet10_2"]
-    assert set(pieces) == {scaling.STEP, scaling.STACKING, scaling.UPDATE}
-    assert 0 < pieces[scaling.STEP]["overhead"] < 1
+    systems = json.loads(json.dumps(result["systems"]))
+    division, pieces = systems["division"]["tiny"], systems["overhead"]["tiny"]
+    kinds = [f"S={s}, {kind}" for s in (1, 2) for kind in (scaling.STEP, scaling.ALONE)]
+    assert [division[kind]["rounds"] for kind in kinds] == [[2 * n, 3 * n] for n in (1, 2, 3, 4)]
+    step = division[kinds[2]]
+    assert step["median_ratios"] == {"of_first": 3, "of_torch": None, "overhead": 1 - 4 / 3}
+    assert step["fastest_ratios"] == {"of_first": 3, "of_torch": None, "overhead": 1 - 4 / 3}
+    assert division[kinds[0]]["multiply_adds"] == division[kinds[0]]["activations"] == 1
+    for (head, rows), expected in zip(result["tables"], (["1", "2"], ["2"]), strict=True):
+        assert [len(row) for row in rows] == [len(head)] * len(rows)
+        assert [row[:2] for row in rows] == [("tiny", s) for s in expected]
+    assert list(pieces) == [scaling.STEP, scaling.STACKING, scaling.UPDATE]
+    assert pieces[scaling.STEP]["overhead"] == pytest.approx((6 + 7) / 5)
 
 
 @pytest.mark.parametrize("split_factor", [1, 2])
@@ -125,7 +126,7 @@ def sleeping() -> None:
 
 
 @pytest.mark.parametrize(
-    ("make", "limit", "says"), [(failing, None, "ValueError: first line second line"), (sleeping, 15.0, "within 15 s")]
+    ("make", "limit", "says"), [(failing, None, "ValueError: first line second line"), (sleeping, 0.5, "within 0.5 s")]
 )
 def test_a_worker_that_fails_or_takes_too_long_ends_in_one_line(make, limit, says):
     with pytest.raises(RunError) as error:
@@ -133,12 +134,15 @@ def test_a_worker_that_fails_or_takes_too_long_ends_in_one_line(make, limit, say
     assert one_line(error.value, says=says)
 
 
-def idle() -> Any:
-    return lambda: None
+def held() -> Any:
+    """A step that takes 64 MB and gives them back."""
+    return lambda: np.ones(64_000_000, np.uint8)[::4096].sum()
 
 
-def test_a_worker_that_is_killed_between_its_turns_ends_in_one_line():
-    with Worker("a system", idle, cpu_threads=None, report=quiet) as worker:
+def test_a_worker_tells_what_a_step_takes_and_if_it_is_killed_between_its_turns():
+    with Worker("a system", held, cpu_threads=None, report=quiet, measures_memory=True) as worker:
+        assert 62e6 < worker.step_bytes() < 70e6  # beside what was there before
+        assert set(worker.times) == {"build", "first", "peak_mb", "rounds"}
         worker._process.kill()  # as the kernel does where memory runs out
         worker._process.join()
         with pytest.raises(RunError) as error:

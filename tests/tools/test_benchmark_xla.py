@@ -9,6 +9,9 @@ from divco_tf.models.spec import branch_spec
 from divco_tf.models.summary import count_parameters
 from divco_tf.models.template import build_template
 from divco_tf.tools import _benchmark_xla as xla
+from divco_tf.tools._benchmark_step import cotraining_model
+from tests import tiny  # noqa: F401 registers the network
+from tests.tools.told_times import told_times  # noqa: F401 the fixture
 
 
 def test_every_family_has_a_small_network():
@@ -23,22 +26,25 @@ def test_small_networks_are_small(backbone):
     assert count_parameters(build_template(spec, num_classes=10, input_shape=(32, 32, 3))) < 1e6
 
 
-def test_a_system_over_its_limit_is_told_as_such():
+TINY = {"backbones": ["tiny"], "batch_size": 2, "image_size": 8, "num_classes": 3, "rounds": 2, "steps": 3}
+
+
+@pytest.mark.parametrize(
+    ("seconds", "row"),
+    [
+        (9.0, ("tiny", "2.00", "4.00", "2.00", "2500.0", "5000.0", "2.00")),
+        (3.0, ("tiny", "2.00", "> 300", "", "2500.0", "> 300", "")),
+        (0.0, ("tiny", "> 300", "> 300", "", "> 300", "> 300", "")),
+    ],
+)
+def test_a_row_has_both_ways_or_that_one_was_over_its_limit(told_times, monkeypatch, seconds, row):  # noqa: F811
+    monkeypatch.setattr(told_times, "limit", seconds)
+    monkeypatch.setattr(xla, "cotraining_model", lambda stack, jit: cotraining_model(stack))  # XLA is slow here
     lines = []
-    result = xla.run(
-        backbones=["wide_resnet16_8"],
-        batch_size=2,
-        image_size=8,
-        num_classes=3,
-        rounds=1,
-        steps=1,
-        limit=0.01,
-        report=lines.append,
-    )
-    systems = json.loads(json.dumps(result["systems"]))["wide_resnet16_8"]
-    assert [systems[jit]["cell"] for jit in ("off", "on")] == ["> 0.01", "> 0.01"]
-    assert all("0.01 s" in line for line in lines)
-    assert result["rows"] == [("wide_resnet16_8", "> 0.01", "> 0.01", "", "> 0.01", "> 0.01", "")]
+    result = xla.run(**TINY, limit=300.0, report=lines.append)
+    assert result["rows"] == [row]
+    assert sum("no step within 300 s" in line for line in lines) == row.count("> 300") // 2
+    json.dumps(result["systems"])
 
 
 @pytest.mark.slow

@@ -1,5 +1,6 @@
 """What users get wrong: one line that says what was received, no traceback, a non-zero exit status."""
 
+import json
 import os
 import pathlib
 import shutil
@@ -191,51 +192,74 @@ def test_an_export_directory_that_cannot_be_written_is_refused(divco, tmp_path, 
     assert "export directory cannot be written" in line and str(tmp_path / place) in line
 
 
-PROCESS = {name: value for name, value in os.environ.items() if name != "TF_CPP_MIN_LOG_LEVEL"}
+ENVIRONMENT = {name: value for name, value in os.environ.items() if name != "TF_CPP_MIN_LOG_LEVEL"}
+FOREVER = 600  # seconds: only what hangs takes as long
+SEVERAL = """
+import json, os, sys
+
+os.environ["TF_CPP_MIN_LOG_LEVEL"] = "2"
+from divco_tf.tools import _app
+
+_app.load_tensorflow()
+import tests.tiny
+from tests.tools.in_process import fresh_program
+
+for arguments in map(json.loads, sys.argv[1:]):
+    sys.argv = ["divco-train", *arguments]
+    with fresh_program("train") as program:
+        try:
+            program.run()
+        except SystemExit as ended:
+            print(f"status {ended.code}", flush=True)
+            print(f"status {ended.code}", file=sys.stderr, flush=True)
+"""
 
 
-def start(*flags: str) -> subprocess.Popen:
-    """divco-train with nothing replaced: absl, logging, TensorFlow and tf.data's threads have their say too."""
-    command = [sys.executable, "tools/train.py", '--bind=experiment.Experiment.backbone="wide_resnet10_1"', *flags]
-    return subprocess.Popen(command, cwd=ROOT, env=PROCESS, text=True, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+def process(*arguments: str) -> subprocess.Popen:
+    """A process with nothing replaced: absl, logging, TensorFlow and tf.data's threads have their say too."""
+    pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
+    return subprocess.Popen([sys.executable, *arguments], cwd=ROOT, env=ENVIRONMENT, text=True, **pipes)
 
 
-def last_line(process: subprocess.Popen, *, status: int) -> str:
-    """What a process that ends within a minute leaves on stderr: one line."""
-    try:
-        _, stderr = process.communicate(timeout=60)
-    finally:
-        process.kill()
-    assert process.returncode == status
-    (line,) = stderr.splitlines()
-    assert line.startswith("divco-train: error: ")
-    return line
-
-
-def test_a_process_with_an_image_that_cannot_be_read_ends(images, tmp_path):
+def test_a_process_tells_how_each_run_ended_and_ends_itself(images, tmp_path):
+    """One that is whole, one with a loss that is not finite, and one with images that cannot be read."""
     half_an_image(images)
-    flags = ["--bind=experiment.Experiment.batch_size=2", "--bind=experiment.Experiment.held_out=0.0"]
-    process = start(FOLDER[0], *flags, f"--data_dir={images}", f"--model_dir={tmp_path / 'run'}")
-    line = last_line(process, status=2)
-    assert "Received: " in line and ".png" in line
-
-
-def test_a_process_whose_loss_is_not_finite_ends(tmp_path):
-    process = start(
-        *(DIGITS[0], f"--model_dir={tmp_path}", "--bind=schedules.LearningRate.rule='constant'"),
-        *("--bind=schedules.LearningRate.learning_rate=1e30", "--bind=schedules.LearningRate.warmup_epochs=0"),
-    )
-    line = last_line(process, status=1)
-    assert "not finite" in line and "Received: " in line
+    short = ["--bind=experiment.Experiment.epochs=1", "--bind=schedules.CoTraining.warmup_epochs=0"]
+    short += ["--bind=schedules.LearningRate.warmup_epochs=0", "--bind=loop.Options.contact_sheet=False"]
+    wild = ["--bind=schedules.LearningRate.rule='constant'", "--bind=schedules.LearningRate.learning_rate=1e30"]
+    bad = ["--bind=experiment.Experiment.batch_size=2", "--bind=experiment.Experiment.held_out=0.0"]
+    runs_of = [
+        [*DIGITS, *short, f"--model_dir={tmp_path / 'whole'}"],
+        [*DIGITS, *short, *wild, "--bind=loop.Options.max_bad_steps=1", f"--model_dir={tmp_path / 'wild'}"],
+        [*FOLDER, *short, *bad, f"--data_dir={images}", f"--model_dir={tmp_path / 'bad'}"],
+    ]
+    started = process("-c", SEVERAL, *map(json.dumps, runs_of))
+    try:
+        stdout, stderr = started.communicate(timeout=FOREVER)
+    finally:
+        started.kill()
+    whole, not_finite, one, unreadable, two = stderr.splitlines()
+    assert (started.returncode, whole, one, two) == (0, "status 0", "status 1", "status 2")
+    assert not_finite.startswith("divco-train: error: ") and "not finite" in not_finite and "Received: " in not_finite
+    assert unreadable.startswith("divco-train: error: ") and ".png" in unreadable and "Received: " in unreadable
+    assert "branch 3" in stdout.split("status 0")[0]
+    versions = json.loads((tmp_path / "whole" / "experiment.json").read_text())["versions"]
+    assert versions["divco_tf"] and versions["tensorflow"]
 
 
 def test_an_interrupted_process_ends(tmp_path):
     signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell's background job inherits that it is ignored
-    process = start(DIGITS[0], f"--model_dir={tmp_path}", "--bind=loop.Options.progress_seconds=0.0")
-    for beginning in ("views: ", "first step: ", "step 1/"):
-        assert next(process.stdout).startswith(beginning)
-    process.send_signal(signal.SIGINT)
-    assert last_line(process, status=130) == "divco-train: error: interrupted"
+    flags = ["--bind=experiment.Experiment.backbone='wide_resnet10_1'", "--bind=experiment.Experiment.epochs=1000"]
+    flags += ["--bind=loop.Options.progress_seconds=0.0", f"--model_dir={tmp_path}"]
+    started = process("tools/train.py", DIGITS[0], *flags)
+    try:
+        while not next(started.stdout).startswith("step 1/"):
+            pass
+        started.send_signal(signal.SIGINT)
+        _, stderr = started.communicate(timeout=FOREVER)
+    finally:
+        started.kill()
+    assert (started.returncode, stderr) == (130, "divco-train: error: interrupted\n")
     runs.assert_nothing_is_half_written(tmp_path)
 
 

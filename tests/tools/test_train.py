@@ -1,11 +1,8 @@
 """divco-train from a config to its table, the same command again, and on a folder of images."""
 
 import json
-import os
 import pathlib
 import re
-import subprocess
-import sys
 
 import gin
 import pytest
@@ -80,18 +77,6 @@ def test_config_gin_describes_the_run_again(divco, tmp_path):
     _configs.parse_config(str(config))
     assert _configs.experiment().batch_size == 256 and _configs.options().threads == 1
     gin.clear_config()
-
-
-def test_the_console_script_trains_and_says_nothing_on_stderr(tmp_path):
-    command = [sys.executable, "tools/train.py", "--config=digits/wide_resnet10_2_split4", f"--model_dir={tmp_path}"]
-    command += ['--bind=experiment.Experiment.backbone="wide_resnet10_1"', "--bind=experiment.Experiment.epochs=1"]
-    command += ["--bind=schedules.LearningRate.warmup_epochs=0"]
-    environment = {name: value for name, value in os.environ.items() if name != "TF_CPP_MIN_LOG_LEVEL"}
-    process = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True)
-    assert (process.returncode, process.stderr) == (0, "")
-    assert "branch 3" in process.stdout
-    versions = json.loads((tmp_path / "experiment.json").read_text())["versions"]
-    assert versions["divco_tf"] and versions["tensorflow"]
 
 
 def test_a_folder_of_images_trains_and_evaluates(divco, tmp_path):
