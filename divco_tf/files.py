@@ -230,6 +230,8 @@ class FolderLock:
                 raise InputError(
                     f"{purpose} is in use. Received: {self._folder}, {self._told()}; wait for it, or choose another."
                 )
+        except NotADirectoryError:  # a file lies there: whoever writes says so
+            return
         except OSError as error:
             report(
                 f"{purpose} cannot be locked ({error.strerror}): nothing keeps a second process out of {self._folder}"

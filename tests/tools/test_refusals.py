@@ -210,8 +210,8 @@ for arguments in map(json.loads, sys.argv[1:]):
         try:
             program.run()
         except SystemExit as ended:
-            print(f"status {ended.code}", flush=True)
-            print(f"status {ended.code}", file=sys.stderr, flush=True)
+            print(f"status {ended.code or 0}", flush=True)
+            print(f"status {ended.code or 0}", file=sys.stderr, flush=True)
 """
 
 
