@@ -64,7 +64,7 @@ def export(
         export_dir=export_dir,
         version=version,
         branch_probabilities=branch_probabilities,
-        record={"experiment": dataclasses.asdict(run.experiment), "imported": run.imported},
+        record={"experiment": run.experiment.identity(None), "imported": run.imported},
     )
 
 
@@ -168,7 +168,7 @@ def read_record(version_dir: str | pathlib.Path) -> dict[str, Any]:
         return {}
     try:
         return dict(json.loads(_read(path)))
-    except (ValueError, TypeError):
+    except (ValueError, TypeError, RecursionError):
         raise InputError(f"The export's record is damaged. Received: {path}; export anew, or remove it.") from None
 
 

@@ -7,6 +7,7 @@ from divco_tf import files
 from divco_tf.data.datasets import get_dataset
 from divco_tf.errors import InputError
 from divco_tf.models.import_torch import import_state_dict
+from divco_tf.models.spec_json import spec_to_json
 from divco_tf.models.torch_checkpoint import TorchCheckpoint, read_checkpoint
 from divco_tf.training.checkpoint import Checkpoints, whole_or_told
 from divco_tf.training.experiment import RECORD, Experiment, Run, numbered, open_run, write_record
@@ -70,7 +71,8 @@ def import_checkpoint(
         with whole_or_told("import", model_dir), files.new_directory(model_dir) as beside:
             Checkpoints(beside / "checkpoints").save(0, {"stack": stack.variables})
             names = facts.class_names or numbered(num_classes)
-            write_record(beside / RECORD, experiment.identity(None), names, imported=_record(checkpoint))
+            more = {"imported": _record(checkpoint), "branch": spec_to_json(stack.spec)}
+            write_record(beside / RECORD, experiment.identity(None), names, **more)
     except FileExistsError:  # by now: another import was faster
         raise _used(model_dir) from None
     return open_run(model_dir)

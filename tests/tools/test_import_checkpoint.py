@@ -7,10 +7,13 @@ import sys
 
 import numpy as np
 import pytest
+import tensorflow as tf
 
 import divco_tf
 from divco_tf.data.sources import open_source
+from divco_tf.errors import InputError
 from divco_tf.models.backbones import BACKBONES, backbone_of
+from divco_tf.models.torch_checkpoint import TorchCheckpoint
 from divco_tf.serving.export import read_record
 from divco_tf.training import imported
 from divco_tf.training.checkpoint import Checkpoints
@@ -21,14 +24,15 @@ from tests.models import goldens
 from tests.models import torch_files as files
 from tests.models.test_import_torch import state_dict
 from tests.models.test_torch_checkpoint import HOSTILE
+from tests.test_files import at_once
 
 PROGRAM = pathlib.Path(__file__).resolve().parents[2] / "tools" / "import_checkpoint.py"
 LICENCE = "CC BY-NC 4.0"
 SLOW_FROM = 6_000_000  # parameters
 
 
-def tiny_state(num_classes: int = 10) -> dict[str, np.ndarray]:
-    return state_dict(tiny.tiny_stack(num_classes=num_classes))
+def tiny_state(num_classes: int = 10, seed: int = 0) -> dict[str, np.ndarray]:
+    return state_dict(tiny.tiny_stack(num_classes=num_classes), seed)
 
 
 @pytest.fixture
@@ -207,6 +211,56 @@ def test_an_import_that_is_cut_short_leaves_nothing(checkpoint, tmp_path, monkey
             checkpoint, model_dir=tmp_path / "run", backbone="tiny", num_classes=10, split_factor=2, dataset="digits"
         )
     assert list(tmp_path.iterdir()) == [checkpoint]
+
+
+def test_of_imports_at_once_into_one_folder_one_is_made_and_the_others_are_refused(tmp_path):
+    network = {"backbone": "tiny", "num_classes": 10, "split_factor": 2, "dataset": "digits"}
+    checkpoints = [TorchCheckpoint(pathlib.Path(f"{n}.pth"), "", tiny_state(seed=n), {}) for n in range(3)]
+    said = at_once(
+        *(
+            lambda one=one: divco_tf.import_checkpoint(one, model_dir=tmp_path / "runs" / "run", **network)
+            for one in checkpoints
+        )
+    )
+    (made,) = [one for one in said if not isinstance(one, Exception)]
+    refused = [one for one in said if isinstance(one, InputError)]
+    assert len(refused) == 2 and all("lies there already" in str(one) for one in refused)
+    (state,) = [one.tensors for one in checkpoints if one.path.name == made.imported["file"]]
+    bias = load(made.model_dir).branch(1).get_layer("fc").bias
+    np.testing.assert_array_equal(bias, state["models.1.fc.bias"])
+    assert [path.name for path in (tmp_path / "runs").iterdir()] == ["run"]
+
+
+def test_a_full_disk_is_told_in_one_line_and_nothing_is_left(divco, checkpoint, tmp_path, monkeypatch):
+    def full(*_: object, **__: object) -> None:
+        raise tf.errors.ResourceExhaustedError(None, None, "{{function_node f}} a; No space left on device [Op:SaveV2]")
+
+    monkeypatch.setattr(Checkpoints, "save", full)
+    result = divco("import_checkpoint", *flags(checkpoint, tmp_path / "run"))
+    assert (result.status, len(result.stderr.splitlines())) == (1, 1)
+    assert "The import could not be written (No space left on device)." in result.stderr
+    assert list(tmp_path.iterdir()) == [checkpoint]
+
+
+def test_the_weights_that_are_taken_can_be_chosen(divco, tmp_path):
+    path = tmp_path / "net.pth"
+    states = {name: tiny_state(seed=seed) for seed, name in enumerate(("state_dict", "state_dict_ema"))}
+    path.write_bytes(files.zip_file({name: files.state_dict(state) for name, state in states.items()}))
+    for name, more in (("state_dict", []), ("state_dict_ema", ["--weights=state_dict_ema"])):
+        assert divco("import_checkpoint", *flags(path, tmp_path / name), *more).status == 0
+        bias = load(tmp_path / name).branch(0).get_layer("fc").bias
+        np.testing.assert_array_equal(bias, states[name]["models.0.fc.bias"])
+        assert open_run(tmp_path / name).imported["key"] == name
+    said = divco.refusal("import_checkpoint", *flags(path, tmp_path / "run"), "--weights=ema")
+    assert "no state dict 'ema', but 'state_dict', 'state_dict_ema'" in said
+
+
+def test_the_working_directory_and_what_is_no_local_path_are_refused(divco, checkpoint, tmp_path, monkeypatch):
+    (tmp_path / "here").mkdir()
+    monkeypatch.chdir(tmp_path / "here")
+    assert "working directory" in divco.refusal("import_checkpoint", *flags(checkpoint, "."))
+    assert "not on this computer" in divco.refusal("import_checkpoint", *flags(checkpoint, "gs://bucket/run"))
+    assert list((tmp_path / "here").iterdir()) == []
 
 
 def test_what_was_imported_is_not_trained_on(divco, checkpoint, tmp_path):
