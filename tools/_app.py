@@ -1,7 +1,6 @@
 """What the programs share: flags, --help, quiet start-up, and errors of one line instead of a traceback."""
 
 import functools
-import importlib.metadata
 import os
 import pathlib
 import re
@@ -11,6 +10,7 @@ from typing import NoReturn
 
 from absl import app, flags, logging
 
+import divco_tf
 from divco_tf.errors import InputError, Preempted, RunError
 from divco_tf.registry import did_you_mean
 from divco_tf.tools import _hints, _streams
@@ -168,7 +168,7 @@ def _parse_flags(argv: Sequence[str], *, program: str, description: str, command
         print(_help(description))
         sys.exit(0)
     if {"--version", "-version"} & set(argv) and ("version" not in flags.FLAGS or len(argv) == 2):
-        print(f"{program} {importlib.metadata.version('divco_tf')}")  # divco-export's own --version has a value
+        print(f"{program} {divco_tf.__version__}")  # divco-export's own --version has a value
         sys.exit(0)
     try:
         _, *arguments = flags.FLAGS(argv)

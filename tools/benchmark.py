@@ -24,28 +24,33 @@ from typing import Any
 
 from absl import flags
 
+from divco_tf import files
 from divco_tf.errors import InputError
-from divco_tf.tools import _app
+from divco_tf.tools import _app, _streams
 
 _BACKBONE = flags.DEFINE_string("backbone", "wide_resnet40_1", "What `step` trains: a registered backbone.")
 _BACKBONES = flags.DEFINE_list("backbones", None, "What `compile`, `scaling`, `xla` run; each has its list.")
-_SPLIT_FACTOR = flags.DEFINE_integer("split_factor", 4, "S.")
+_SPLIT_FACTOR = flags.DEFINE_integer("split_factor", 4, "S.", lower_bound=1)
 _SPLIT_FACTORS = flags.DEFINE_list("split_factors", ["1", "2", "4"], "Each S of `scaling` and `memory`.")
 _PARTS = flags.DEFINE_list("parts", ["division", "overhead", "devices", "micro_batches"], "The tables of `scaling`.")
 _UNDIVIDED = flags.DEFINE_bool("undivided", False, "Stack S copies of the backbone instead of dividing it.")
-_BATCH_SIZE = flags.DEFINE_integer("batch_size", None, "Images a step; 16, and for `views` 128, unless given.")
-_IMAGE_SIZE = flags.DEFINE_integer("image_size", 32, "Pixels a side.")
-_NUM_CLASSES = flags.DEFINE_integer("num_classes", 10, "K.")
+_BATCH_SIZE = flags.DEFINE_integer(
+    "batch_size", None, "Images a step; 16, for `views` 128, unless given.", lower_bound=1
+)
+_IMAGE_SIZE = flags.DEFINE_integer("image_size", 32, "Pixels a side.", lower_bound=1)
+_NUM_CLASSES = flags.DEFINE_integer("num_classes", 10, "K.", lower_bound=2)
 _DATA_DIR = flags.DEFINE_string("data_dir", None, "CIFAR-10 for `views`, `kills`, prepared by TFDS.")
 _XLA = flags.DEFINE_bool("xla", False, "Time the branch stack under XLA too.")
-_ROUNDS = flags.DEFINE_integer("rounds", 5, "Rounds in which every system takes its turn.")
-_STEPS = flags.DEFINE_integer("steps", 10, "Steps a turn.")
-_LIMIT = flags.DEFINE_float("limit", 60.0, "Seconds after which `xla` gives up waiting for a first step.")
+_ROUNDS = flags.DEFINE_integer("rounds", 5, "Rounds in which every system takes its turn.", lower_bound=1)
+_STEPS = flags.DEFINE_integer("steps", 10, "Steps a turn.", lower_bound=1)
+_LIMIT = flags.DEFINE_float("limit", 60.0, "Seconds that `xla` waits for a first step.", lower_bound=0.0)
 _OUT = flags.DEFINE_string("out", None, "A file for the result as JSON; without it JSON follows the table.")
 
 
 def main(command: str) -> None:
     """Runs the command, prints its table and its JSON."""
+    if _OUT.value:
+        _check_out(pathlib.Path(_OUT.value))
     result = _COMMANDS[command]()
     from divco_tf.tools._tables import table
 
@@ -56,6 +61,13 @@ def main(command: str) -> None:
         pathlib.Path(_OUT.value).write_text(text + "\n")
     else:
         print(text)
+
+
+def _check_out(path: pathlib.Path) -> None:
+    """Refuses a file that cannot be written, before hours of measuring."""
+    if path.is_dir():
+        raise InputError(f"--out is a file. Received: {path}, a folder; {path / 'result.json'} works.")
+    files.make_writable(path.parent, "folder of --out")
 
 
 def _step() -> dict[str, Any]:
@@ -75,7 +87,7 @@ def _step() -> dict[str, Any]:
         rounds=_ROUNDS.value,
         steps=_STEPS.value,
         xla=_XLA.value,
-        report=_report,
+        report=_streams.tell,
     )
 
 
@@ -92,7 +104,7 @@ def _compile() -> dict[str, Any]:
         backbones=backbones,
         split_factor=_SPLIT_FACTOR.value,
         batch_size=_batch_size(16),
-        report=_report,
+        report=_streams.tell,
     )
 
 
@@ -100,7 +112,7 @@ def _grouped() -> dict[str, Any]:
     _app.load_tensorflow()
     from divco_tf.tools import _benchmark_grouped
 
-    return _benchmark_grouped.run(rounds=_ROUNDS.value, report=_report)
+    return _benchmark_grouped.run(rounds=_ROUNDS.value, report=_streams.tell)
 
 
 def _views() -> dict[str, Any]:
@@ -113,7 +125,7 @@ def _views() -> dict[str, Any]:
         split_factor=_SPLIT_FACTOR.value,
         rounds=_ROUNDS.value,
         steps=_STEPS.value,
-        report=_report,
+        report=_streams.tell,
     )
 
 
@@ -130,7 +142,7 @@ def _input() -> dict[str, Any]:
         data_dir=_DATA_DIR.value,
         rounds=_ROUNDS.value,
         steps=_STEPS.value,
-        report=_report,
+        report=_streams.tell,
     )
 
 
@@ -152,7 +164,7 @@ def _memory() -> dict[str, Any]:
         rounds=_ROUNDS.value,
         steps=_STEPS.value,
         jit="on" if _XLA.value else "off",
-        report=_report,
+        report=_streams.tell,
     )
 
 
@@ -176,7 +188,7 @@ def _scaling() -> dict[str, Any]:
         parts=_PARTS.value,
         rounds=_ROUNDS.value,
         steps=_STEPS.value,
-        report=_report,
+        report=_streams.tell,
     )
 
 
@@ -196,7 +208,7 @@ def _xla() -> dict[str, Any]:
         rounds=_ROUNDS.value,
         steps=_STEPS.value,
         limit=_LIMIT.value,
-        report=_report,
+        report=_streams.tell,
     )
 
 
@@ -204,14 +216,14 @@ def _agreement() -> dict[str, Any]:
     _app.load_tensorflow()
     from divco_tf.tools import _benchmark_agreement
 
-    return _benchmark_agreement.run(report=_report)
+    return _benchmark_agreement.run(report=_streams.tell)
 
 
 def _kills() -> dict[str, Any]:
     _app.load_tensorflow()
     from divco_tf.tools import _benchmark_kills
 
-    return _benchmark_kills.run(data_dir=_DATA_DIR.value, rounds=_ROUNDS.value, report=_report)
+    return _benchmark_kills.run(data_dir=_DATA_DIR.value, rounds=_ROUNDS.value, report=_streams.tell)
 
 
 def _checkpoint() -> dict[str, Any]:
@@ -230,7 +242,7 @@ def _checkpoint() -> dict[str, Any]:
         image_size=_IMAGE_SIZE.value,
         num_classes=_NUM_CLASSES.value,
         rounds=_ROUNDS.value,
-        report=_report,
+        report=_streams.tell,
     )
 
 
@@ -257,10 +269,6 @@ _COMMANDS = {
     "kills": _kills,
     "checkpoint": _checkpoint,
 }
-
-
-def _report(line: str) -> None:
-    print(line, flush=True)
 
 
 def run() -> None:

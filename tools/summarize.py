@@ -21,7 +21,11 @@ from divco_tf.tools import _app
 if TYPE_CHECKING:
     from divco_tf.models.summary import Summary
 
-_BACKBONE = flags.DEFINE_string("backbone", None, "The name of a registered backbone.")
+_BACKBONE = flags.DEFINE_string(
+    "backbone",
+    None,
+    "The name of a registered backbone; required but for --list, --all and --paper.",
+)
 _SPLIT_FACTOR = flags.DEFINE_list("split_factor", ["1"], "S, the number of small networks; several: 2,4,8.")
 _RULE = flags.DEFINE_string(
     "rule", "paper", f"{' or '.join(RULES)}: the published divisions, or any S by the width that keeps to a budget."

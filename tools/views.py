@@ -28,8 +28,6 @@ _SPLIT = flags.DEFINE_string("split", None, "Of --check: train, held_out or test
 
 def main() -> None:
     """Draws the sheet, or checks the data."""
-    if _CONFIG.value is None:
-        raise _app.missing_flag("config", _configs.experiment_names())
     if bool(_OUT.value) == _CHECK.value:
         raise _app.InputError(
             f"Give either --out or --check. Received: out={_OUT.value!r}, check={_CHECK.value}; --out views.png draws "

@@ -188,3 +188,21 @@ def test_every_way_of_a_grouped_convolution_has_the_same_gradients():
     for name, make in ways.items():
         for gradient, reference in zip(make()(), expected, strict=True):
             np.testing.assert_allclose(gradient, reference, rtol=1e-4, atol=1e-4, err_msg=name)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "says"),
+    [
+        (["step", "--rounds=0"], "--rounds: 0 is not a positive integer. Received: 0."),
+        (["step", "--num_classes=1"], "--num_classes: "),
+        (["step", "--backbone=wide_resent16_8"], "Did you mean wide_resnet16_8"),
+        (["memory", "--split_factors=1,x"], "--split_factors is no list of whole numbers. Received: x"),
+        (["step", "--out=."], "--out is a file. Received: ., a folder; result.json works."),
+        (["step", "--out=file/x.json"], "The folder of --out cannot be written"),
+        (["stpe"], "Did you mean step?"),
+    ],
+)
+def test_bad_input_is_refused_before_anything_is_measured(divco, tmp_path, monkeypatch, arguments, says):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "file").write_text("")
+    assert says in divco.refusal("benchmark", *arguments)
