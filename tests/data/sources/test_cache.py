@@ -2,7 +2,6 @@
 
 import concurrent.futures
 import os
-import pathlib
 import shutil
 import subprocess
 import sys
@@ -166,27 +165,23 @@ def test_splits_and_sizes_have_folders_of_their_own(source, tmp_path):
 
 
 KILLED = """
-import os, sys
-from divco_tf.data.sources import cached, open_source
-from divco_tf.data.sources.encoded import EncodedSource
-decode = EncodedSource._decoded
-def deadly(self, index, choose):
-    if index == 9:
-        os.kill(os.getpid(), 9)
-    return decode(self, index, choose)
-EncodedSource._decoded = deadly
-source = open_source("image_folder", "train", data_dir=sys.argv[1], image_size=8)
-cached(source, stored=True, cache_dir=sys.argv[2])
+import os, pathlib, sys
+from divco_tf import files
+with files.new_directory(pathlib.Path(sys.argv[1])) as folder:
+    (folder / "pixels.bin").write_bytes(b"half of them")
+    os.kill(os.getpid(), 9)
 """
 
 
 def test_a_pass_that_was_killed_leaves_nothing_that_is_taken_for_whole(source, tmp_path):
-    cache_dir = str(tmp_path / "cache")
-    killed = subprocess.run([sys.executable, "-c", KILLED, str(tmp_path / "images"), cache_dir], capture_output=True)
+    cached(source, stored=True, cache_dir=str(tmp_path / "elsewhere"))
+    [name] = [path.name for path in (tmp_path / "elsewhere").iterdir() if path.is_dir()]
+    cache_dir = tmp_path / "cache"
+    killed = subprocess.run([sys.executable, "-c", KILLED, str(cache_dir / name)], capture_output=True)
     assert killed.returncode == -9, killed.stderr
-    assert len(list(pathlib.Path(cache_dir).glob(".unfinished-*"))) == 1
-    assert_equal(cached(source, stored=True, cache_dir=cache_dir), source)
-    assert not list(pathlib.Path(cache_dir).glob(".unfinished-*"))
+    assert len(list(cache_dir.glob(".unfinished-*"))) == 1 and not (cache_dir / name).exists()
+    assert_equal(cached(source, stored=True, cache_dir=str(cache_dir)), source)
+    assert not list(cache_dir.glob(".unfinished-*"))
 
 
 def test_processes_that_want_the_same_folder_take_turns(source, tmp_path, decoded):
