@@ -134,7 +134,7 @@ def _look_at(source: Source, index: int) -> _Seen:
         else:
             source.read_stored(index)
         if data is not None:
-            with contextlib.suppress(ValueError):  # a GIF that is cut in a later frame is good for its first
+            with contextlib.suppress(ValueError):  # a header that no decoder minds
                 info = image_info(data)
         label = int(source.labels_of(np.array([index]))[0])
     except BadImage as error:

@@ -58,7 +58,8 @@ def test_a_gif_that_is_cut_in_a_later_frame_is_good_for_its_first(folder):
     for length in range(len(data) // 2, len(data), 29):
         (folder / "train" / "class0" / f"{length}.gif").write_bytes(data[:length])
     findings = check(opened(folder), threads=2)
-    assert findings.problems == [] and findings.images > 20
+    assert findings.problems == [] and findings.images == sum(findings.formats.values()) > 20
+    assert len(findings.animated) == findings.formats["GIF"]
     tell_unusual(opened(folder), report=print)
 
 
