@@ -176,12 +176,20 @@ def decode(data: bytes, choose: Callable[[int, int], Box] | None = None) -> np.n
             with tf.device("CPU:0"):
                 pixels = _part(memoryview(tf.io.decode_png(data, channels=3)), box)
         else:
+            if file_format == "GIF":
+                _check_blocks(data, image.tile[0].offset)
             pixels = _part(image.convert("RGB"), box)
     except Exception as error:  # whatever Pillow and its plugins stumble over
         raise ValueError(f"{file_format} data is truncated or corrupt") from error
     if file_format == "JPEG" and _is_cut(data, pixels, whole=pixels.shape[:2] == (height, width)):
         raise ValueError("JPEG data is truncated or corrupt: it ends before its image does")
     return pixels
+
+
+def _check_blocks(data: bytes, position: int) -> None:
+    """Refuses a GIF whose frame, a row of blocks with their lengths, has no end; Pillow takes one that lacks 2 bytes."""
+    while length := data[position]:
+        position += 1 + length
 
 
 def _decode_jpeg(data: bytes, box: Box, height: int, width: int) -> np.ndarray:

@@ -149,7 +149,8 @@ def _bmp(data: tf.Tensor) -> tf.Tensor:
     has_table = bits <= 8
     start += tf.where(tf.logical_and(has_table, tf.equal(start, table)), entry * colours, 0)  # as Pillow mends it
     stride = (width * bits + 31) // 32 * 4
-    rows = tf.reshape(raw[start : start + stride * tf.abs(height)], [tf.abs(height), stride])
+    filling = tf.zeros(stride - (width * bits + 7) // 8, tf.uint8)  # of the last row, which some leave out
+    rows = tf.reshape(tf.concat([raw[start:], filling], axis=0)[: stride * tf.abs(height)], [tf.abs(height), stride])
     rows = tf.cond(height < 0, lambda: rows, lambda: tf.reverse(rows, [0]))  # a negative height begins at the top
 
     def from_table() -> tf.Tensor:

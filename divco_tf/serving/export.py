@@ -83,8 +83,8 @@ def export_stack(
 
     The signatures differ in what they take. `serving_default`: `image_bytes`, string [N], JPEG, PNG, WebP, GIF or
     BMP files, each of any size. `images`: `images`, float32 [N, H, W, 3] RGB in 0..255, of any one size. Decoding,
-    resizing and normalisation are inside. Both return `probabilities` float32 [N, K] of the ensemble, `classes` int64 [N], and
-    `disagreement` float32 [N], the Jensen-Shannon divergence between the branches in nats (0 to log S).
+    resizing and normalisation are inside. Both return `probabilities` float32 [N, K] of the ensemble, `classes` int64
+    [N], and `disagreement` float32 [N], the Jensen-Shannon divergence between the branches in nats (0 to log S).
 
     Args:
       stack: with the weights to export.

@@ -34,6 +34,7 @@ from tests.data.images import photograph
 from tests.test_files import at_once
 from tests.tiny import lively, one_line, tiny_stack
 
+FORMATS = ("JPEG", "WEBP", "GIF", "BMP")
 PREPROCESSING = Preprocessing(image_size=8, mean=(0.4, 0.5, 0.6), std=(0.2, 0.2, 0.3))
 
 # Reads (signature, inputs) pairs, writes the outputs of each and the class names.
@@ -104,10 +105,7 @@ def served(digits_export, images, tmp_path_factory) -> dict[str, Any]:
         "other": ("images", {"images": images["other"].astype(np.float32)}),
         "other as PNG": ("serving_default", {"image_bytes": encoded(images["other"])}),
         "mixed": ("serving_default", {"image_bytes": encoded(mixed[:2]) + encoded(mixed[2:], "JPEG")}),
-        **{
-            kind: ("serving_default", {"image_bytes": encoded(images["other"], kind)})
-            for kind in ("WEBP", "GIF", "BMP")
-        },
+        **{kind: ("serving_default", {"image_bytes": encoded(images["other"], kind)}) for kind in FORMATS},
         "no images": ("images", {"images": np.zeros((0, 9, 7, 3), np.float32)}),
         "no bytes": ("serving_default", {"image_bytes": np.zeros(0, "S1")}),
     }
@@ -130,12 +128,12 @@ def test_png_bytes_are_the_images(served):
     assert_same(served["other as PNG"], served["other"], atol=0)
 
 
-@pytest.mark.parametrize("kind", ["JPEG", "WEBP", "GIF", "BMP"])
+@pytest.mark.parametrize("kind", FORMATS)
 def test_bytes_are_decoded_as_pillow_does(kind, served, digits_run):
-    decoded = [
-        np.asarray(Image.open(io.BytesIO(data)).convert("RGB")) for data in served["fed"][kind][1]["image_bytes"]
-    ]
-    assert_same(served[kind], expected(digits_run, np.stack(decoded)))
+    files = [io.BytesIO(data) for data in served["fed"][kind][1]["image_bytes"]]
+    assert_same(
+        served[kind], expected(digits_run, np.stack([np.asarray(Image.open(file).convert("RGB")) for file in files]))
+    )
 
 
 def test_images_of_one_request_may_differ_in_size_and_kind(served, digits_run):
