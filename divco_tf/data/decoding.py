@@ -187,7 +187,7 @@ def decode(data: bytes, choose: Callable[[int, int], Box] | None = None) -> np.n
 
 
 def _check_blocks(data: bytes, position: int) -> None:
-    """Refuses a GIF whose frame, a row of blocks with their lengths, has no end; Pillow takes one that lacks 2 bytes."""
+    """Refuses a GIF whose frame, a row of blocks with their lengths, has no end; Pillow takes one without 2 bytes."""
     while length := data[position]:
         position += 1 + length
 
