@@ -35,9 +35,8 @@ HOOKS = (
         "keras:Model",
         "_maybe_symbolic_build",
         ("iterator", "data_batch"),
-        "overridden by CoTrainingModel: Keras's fails on uneven shares of a batch under MirroredStrategy",
+        "overridden by CoTrainingModel: Keras's fails on uneven shares of a batch under MirroredStrategy, and takes one",
     ),
-    Hook("keras:Model", "_symbolic_build", ("iterator", "data_batch"), "called there, with one replica's batch"),
     Hook(
         "keras:Optimizer",
         "_clip_gradients",
@@ -181,9 +180,56 @@ def without_loss_tracker(model: Any, metrics: list) -> list:
     return [metric for metric in metrics if metric is not getattr(model, "_loss_tracker", None)]
 
 
+def compile_metrics() -> type:
+    """Keras's class for what is given to `compile`; callbacks look for a metric's direction in nothing else.
+
+    A subclass may `build` itself from shapes; without it `EarlyStopping("val_accuracy")` asks for a mode.
+    """
+    from keras.src.trainers.compile_utils import CompileMetrics
+
+    return CompileMetrics
+
+
+@dataclasses.dataclass(frozen=True)
+class Monitored:
+    """A value as Keras's callbacks look for it among `compile_metrics().metrics`; they ask for a direction else."""
+
+    name: str
+    higher_is_better: bool
+
+    @property
+    def _direction(self) -> str:
+        return "up" if self.higher_is_better else "down"
+
+
+def metrics_given(compiled: Any) -> tuple[list, list]:
+    """Of a `compile_metrics()` that is built: the metrics, and the weighted ones, by which each is updated."""
+    lists = (compiled._flat_metrics[0], compiled._flat_weighted_metrics[0])
+    return tuple(of_output.metrics if of_output else [] for of_output in lists)
+
+
 def compiled_metrics(model: Any) -> Any:
-    """What keeps the metrics that were given to `compile`, None for none: a step without them computes nothing."""
+    """What keeps the metrics that were given to `compile`; None before."""
     return model._compile_metrics
+
+
+def replace_compiled_metrics(model: Any, metrics: Any) -> None:
+    """Lets `metrics` be what keeps a compiled model's metrics, tracked no more than Keras's own: they would be counted,
+    saved and reset twice."""
+    from keras.src.utils.tracking import DotNotTrackScope
+
+    with DotNotTrackScope():
+        model._compile_metrics = metrics
+
+
+def function_of(metric: Any) -> Any:
+    """What a MeanMetricWrapper wraps; which labels it takes is known by it."""
+    return metric._fn
+
+
+def variables_known(optimizer: Any) -> list:
+    """What an optimizer was built for; it updates nothing else, and Keras says so with the variable's values."""
+    return list(optimizer._trainable_variables)
 
 
 def replace_update(optimizer: Any, update: Callable[[list, list, Any], None]) -> None:

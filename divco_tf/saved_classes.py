@@ -22,7 +22,8 @@ CLASSES = {
         ("ChannelDropout", "DropBlock", "DropPath", "Dropout", "ShakeDrop", "ShakeShake"),
         "divco_tf.models.layers.stochastic",
     ),
-    **dict.fromkeys(("CoTrainingModel", "Means"), "divco_tf.training.cotraining"),
+    **dict.fromkeys(("CoTrainingModel",), "divco_tf.training.cotraining"),
+    **dict.fromkeys(("Means",), "divco_tf.training.keras_metrics"),
     **dict.fromkeys(("AdamW", "RMSprop", "RMSpropTF", "SGD"), "divco_tf.training.update_rules"),
     **dict.fromkeys(("EpochSchedule",), "divco_tf.training.schedules"),
 }

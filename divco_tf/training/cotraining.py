@@ -2,37 +2,46 @@
 
 import contextlib
 import dataclasses
-from collections.abc import Sequence
 from typing import Any
 
 import keras
 import tensorflow as tf
 
-from divco_tf import compat, keras_settings
+from divco_tf import compat, fields, keras_settings
 from divco_tf.errors import InputError
 from divco_tf.models import draws, placement
 from divco_tf.models.branch_stack import BranchStack
-from divco_tf.models.inputs import OneLine
 from divco_tf.training import losses
+from divco_tf.training.keras_metrics import Means
+from divco_tf.training.keras_model import EntryPoints
+from divco_tf.training.labels import as_probabilities, as_weights, length
 from divco_tf.training.micro_batches import accumulate, accumulate_unrolled
 from divco_tf.training.placed_optimizer import prepare_for_blocks
 from divco_tf.training.runtime import resolve_jit
-from divco_tf.training.schedules import CoTraining
+from divco_tf.training.schedules import CoTraining, check_steps_per_epoch
+
+_COTRAINING = CoTraining()
 
 
 @keras.saving.register_keras_serializable("divco_tf")
-class CoTrainingModel(OneLine, keras.Model):
+class CoTrainingModel(EntryPoints):
     """Trains a branch stack with `compile` and `fit`, and predicts ensemble probabilities [B, K].
 
     The loss of an example is the sum over branches of the cross-entropy plus weight(step) times the co-training
     loss, averaged over the global batch. With S = 1 this is ordinary supervised training.
 
     Inputs are views [B, S, H, W, C] (or images [B, H, W, C], shown to every branch), labels int [B] or
-    probabilities [B, K], and optional sample weights [B].
+    probabilities [B, K], and optional sample weights [B] (`training.labels` refuses others).
+
+    Both schedules, of the learning rate and of the co-training weight, go by the updates that the optimizer has made. A
+    step that is skipped, because it is not finite or its loss scale was too high, is none.
+
+    What is frozen (`trainable = False` of the model, the stack or a variable of it) is not updated; a stack that is
+    frozen as a whole runs as it predicts. A change after `compile` needs another `compile` where more is trained then.
 
     Args:
       stack: the branches.
-      cotraining: the co-training loss and its weight.
+      cotraining: the co-training loss and its weight; None: none, as a weight of 0.
       steps_per_epoch: needed when the weight ramps over epochs.
       ensembling: how predictions are combined, one of `losses.ENSEMBLING`.
       label_smoothing: e of (1 - e) y + e / K, in training only.
@@ -54,7 +63,7 @@ class CoTrainingModel(OneLine, keras.Model):
         self,
         stack: BranchStack,
         *,
-        cotraining: CoTraining | None = None,
+        cotraining: CoTraining | None = _COTRAINING,
         steps_per_epoch: int | None = None,
         ensembling: str = "mean_logits",
         label_smoothing: float = 0.0,
@@ -66,33 +75,35 @@ class CoTrainingModel(OneLine, keras.Model):
         ema_decay: float | None = None,
         name: str | None = None,
     ) -> None:
-        cotraining = CoTraining() if cotraining is None else cotraining
-        _check_arguments(stack, cotraining, steps_per_epoch, ensembling, label_smoothing, micro_batches)
+        cotraining = CoTraining(weight=0.0) if cotraining is None else cotraining
+        _check_stack(stack)
+        _check_cotraining(cotraining, steps_per_epoch, split_factor=stack.split_factor)
+        label_smoothing, micro_batches, seed = map(fields.plain, (label_smoothing, micro_batches, seed))
+        _check_options(ensembling, label_smoothing, micro_batches, seed)
+        for option, value in (("remat", remat), ("branches_in_turn", branches_in_turn)):
+            fields.checked(value, bool, option)
         check_synchronised_norm(stack.synchronised_norm, jit=jit, remat=remat, branches_in_turn=branches_in_turn)
         check_ema_decay(ema_decay)
-        super().__init__(name=name or f"cotraining_{stack.name}")
+        # Without a dtype Keras's global policy would cast the images and scale the loss.
+        super().__init__(name=name or f"cotraining_{stack.name}", dtype="float32")
         self.stack = stack
         self.cotraining = cotraining
         self.ensembling = ensembling
         self.label_smoothing = label_smoothing
         self.micro_batches = micro_batches
         self.jit = jit
-        self.remat = bool(remat)
-        self.branches_in_turn = bool(branches_in_turn)
+        self.remat = remat
+        self.branches_in_turn = branches_in_turn
         self.seed = seed
         self.ema_decay = ema_decay
         self._steps_per_epoch = steps_per_epoch
         self._jit = resolve_jit("off" if stack.synchronised_norm else jit)
-        self.means = Means(
-            (
-                *("loss", "cross_entropy", "cotraining", "accuracy"),
-                *(f"branch{branch}_accuracy" for branch in range(stack.split_factor)),
-            )
-        )
+        self.means = Means.of_branches(stack.split_factor)
         self.step = self._counter("step")
         self.bad_steps = self._counter("bad_steps")
         self.ema = [] if ema_decay is None else [self._average_of(variable) for variable in stack.variables]
         self.reset_ema()
+        self._traced_for: tuple = ()
         self.built = True
 
     @keras_settings.ours()
@@ -109,23 +120,19 @@ class CoTrainingModel(OneLine, keras.Model):
                 f"Several steps an execution do not run on {replicas} replicas. Received: steps_per_execution="
                 f"{options['steps_per_execution']}; leave it out."
             )
-        optimizer = keras.optimizers.get(optimizer)
-        scales = isinstance(optimizer, keras.optimizers.LossScaleOptimizer)
-        if self.stack.precision == "mixed_float16" and options.get("auto_scale_loss", True) and not scales:
-            optimizer = keras.optimizers.LossScaleOptimizer(optimizer)
-        if self.stack.devices:
-            prepare_for_blocks(optimizer)
-        super().compile(optimizer=optimizer, jit_compile=False, **options)
-        self.optimizer.build(self.stack.trainable_variables)
+        with self.distribute_strategy.scope():
+            optimizer = keras.optimizers.get(optimizer)
+            scales = isinstance(optimizer, keras.optimizers.LossScaleOptimizer)
+            if self.stack.precision == "mixed_float16" and options.get("auto_scale_loss", True) and not scales:
+                optimizer = keras.optimizers.LossScaleOptimizer(optimizer)
+            if self.stack.devices:
+                prepare_for_blocks(optimizer)
+            super().compile(optimizer=optimizer, jit_compile=False, **options)
+            self.optimizer.build(self.stack.trainable_variables)
 
     def compile_from_config(self, config: dict) -> None:
         """Compiles as the saved model was."""
         self.compile(**keras.saving.deserialize_keras_object(config))
-
-    @property
-    def metrics(self) -> list[keras.metrics.Metric]:
-        """Those of the losses and accuracies, then the ones given to `compile`."""
-        return compat.without_loss_tracker(self, super().metrics)
 
     def call(self, images: tf.Tensor, training: bool | None = None) -> tf.Tensor:
         """Images or views -> ensemble probabilities float32 [B, K]."""
@@ -134,21 +141,21 @@ class CoTrainingModel(OneLine, keras.Model):
     @keras_settings.ours()
     def train_step(self, data: tuple) -> dict[str, tf.Tensor]:
         """One update from views and labels; runs in the replica context."""
-        views, labels, sample_weight = keras.utils.unpack_x_y_sample_weight(data)
-        targets = self._targets(labels)
+        views, labels, targets, sample_weight = self._unpacked(data)
+        self._check_trained()
         offset, global_size = _place_in_global_batch(tf.shape(views)[0])
         gradients, statistics, logits = self._gradients(views, targets, sample_weight, offset, global_size)
         values = self._loss_values(logits, losses.smooth_labels(targets, self.label_smoothing))
         with self._beside_weights():
             self._apply_where_finite(gradients, statistics, tf.reduce_sum(values["loss"]))
-        self.step.assign_add(1)
+        with tf.control_dependencies([targets]):  # which are waited for until they are known to be labels
+            self.step.assign_add(1)
         return self._log(values, logits, labels, targets, sample_weight)
 
     @keras_settings.ours()
     def test_step(self, data: tuple) -> dict[str, tf.Tensor]:
         """The metrics of one batch, without label smoothing."""
-        images, labels, sample_weight = keras.utils.unpack_x_y_sample_weight(data)
-        targets = self._targets(labels)
+        images, labels, targets, sample_weight = self._unpacked(data)
         logits = self._logits(images)
         return self._log(self._loss_values(logits, targets), logits, labels, targets, sample_weight)
 
@@ -156,11 +163,11 @@ class CoTrainingModel(OneLine, keras.Model):
     def predict_step(self, data: Any) -> tf.Tensor:
         """Ensemble probabilities [B, K]."""
         images, _, _ = keras.utils.unpack_x_y_sample_weight(data)
-        return losses.ensemble_probabilities(self._logits(images), self.ensembling)
+        return losses.ensemble_probabilities(self._logits(_one_array(images)), self.ensembling)
 
     def cotraining_weight(self) -> tf.Tensor:
-        """The co-training loss's weight at the present step, float32."""
-        return self.cotraining.weight_at(self.step.value, steps_per_epoch=self._steps_per_epoch or 1)
+        """The co-training loss's weight at the next update, float32."""
+        return self.cotraining.weight_at(self._updates(), steps_per_epoch=self._steps_per_epoch or 1)
 
     def reset_ema(self) -> None:
         """Starts the moving average from the stack's present values; to be called when others have been put there."""
@@ -191,14 +198,14 @@ class CoTrainingModel(OneLine, keras.Model):
         stack = keras.saving.deserialize_keras_object(config.pop("stack"), custom_objects=custom_objects)
         return cls(stack, cotraining=CoTraining(**config.pop("cotraining")), **config)
 
-    def _maybe_symbolic_build(self, iterator: Any = None, data_batch: Any = None) -> None:
-        """Keras averages a batch over the replicas to learn its shapes, which fails on uneven shares: one will do."""
-        if iterator is not None:
-            _, _, batches = next(iter(iterator))
-            local = self.distribute_strategy.experimental_local_results
-            data_batch = keras.tree.map_structure(lambda value: local(value)[0], next(batches))
-        with self.distribute_strategy.scope():
-            self._symbolic_build(data_batch=data_batch)
+    def _updates(self) -> tf.Tensor:
+        """How many steps have updated the weights, or gone into an update that the optimizer gathers gradients for."""
+        if not self.compiled:
+            return self.step.value
+        optimizer = getattr(self.optimizer, "inner_optimizer", self.optimizer)
+        iterations = optimizer.iterations
+        gathered = optimizer.gradient_accumulation_steps or 1
+        return getattr(iterations, "value", iterations) * gathered
 
     def _counter(self, name: str) -> keras.Variable:
         return self.add_weight(
@@ -206,7 +213,7 @@ class CoTrainingModel(OneLine, keras.Model):
         )
 
     def _average_of(self, variable: keras.Variable) -> keras.Variable:
-        return self.add_weight(
+        average = self.add_weight(
             name=f"ema.{variable.name}",
             shape=variable.shape,
             dtype=variable.dtype,
@@ -215,6 +222,8 @@ class CoTrainingModel(OneLine, keras.Model):
             aggregation="only_first_replica",  # each replica averages the same values by itself
             autocast=False,
         )
+        setattr(self, average.name, average)  # tf.train.Checkpoint finds attributes only
+        return average
 
     def _logits(self, images: tf.Tensor) -> tf.Tensor:
         logits, _ = self.stack.run(*self._state(), images, training=False, jit=self._jit)
@@ -226,15 +235,32 @@ class CoTrainingModel(OneLine, keras.Model):
 
         return read(self.stack.branch_weights), read(self.stack.branch_statistics)
 
+    def _of_trained(self, weights: list[tf.Tensor]) -> list[tf.Tensor]:
+        """Of the values of all weights those that are not frozen."""
+        trained = set(map(id, self.stack.trainable_variables))
+        pairs = zip(weights, self.stack.branch_weights, strict=True)
+        return [value for value, variable in pairs if id(variable) in trained]
+
     def _beside_weights(self) -> contextlib.AbstractContextManager:
         """What is computed inside from weights, gradients or statistics is computed on the device they lie on."""
         return placement.beside_inputs() if self.stack.devices else contextlib.nullcontext()
 
-    def _targets(self, labels: tf.Tensor) -> tf.Tensor:
-        probabilities = labels.shape.rank == 2 and labels.shape[1] == self.stack.num_classes
-        if labels.dtype.is_integer and not probabilities:
-            return tf.one_hot(tf.reshape(labels, [-1]), self.stack.num_classes)
-        return tf.cast(labels, tf.float32)
+    def _unpacked(self, data: Any) -> tuple[tf.Tensor, Any, tf.Tensor, tf.Tensor | None]:
+        """Images or views, labels as given, labels as probabilities [B, K], sample weights [B] if there are any."""
+        images, labels, sample_weight = keras.utils.unpack_x_y_sample_weight(data)
+        images = _one_array(images)
+        examples = length(images)
+        targets = as_probabilities(labels, num_classes=self.stack.num_classes, examples=examples)
+        return images, labels, targets, as_weights(sample_weight, examples=examples)
+
+    def _check_trained(self) -> None:
+        known = set(map(id, compat.variables_known(self.optimizer)))
+        unknown = [variable.name for variable in self.stack.trainable_variables if id(variable) not in known]
+        if unknown:
+            raise InputError(
+                f"The optimizer was made before these are trained. Received: {len(unknown)} variables such as "
+                f"{unknown[0]}; call compile again, with a new optimizer."
+            )
 
     def _loss_values(self, logits: tf.Tensor, targets: tf.Tensor) -> dict[str, tf.Tensor]:
         """Per-example values [B] of the loss and its parts, by name."""
@@ -249,10 +275,11 @@ class CoTrainingModel(OneLine, keras.Model):
     ) -> tuple[list[tf.Tensor], list[tf.Tensor], tf.Tensor]:
         """Gradients of this replica's share of the loss, new statistics, logits [B, S, K]."""
         weights, statistics = self._state()
+        watched = self._of_trained(weights)
         smoothed = losses.smooth_labels(targets, self.label_smoothing)
         step, size = self.step.value, tf.shape(views)[0]
         options = {"training": True, "jit": self._jit, "remat": self.remat, "in_turn": self.branches_in_turn}
-        sample_weight = tf.ones([size]) if sample_weight is None else tf.cast(sample_weight, tf.float32)
+        sample_weight = tf.ones([size]) if sample_weight is None else sample_weight
 
         def part(views: tf.Tensor, smoothed: tf.Tensor, sample_weight: tf.Tensor, positions: tf.Tensor) -> tuple:
             branch_draws = [
@@ -260,11 +287,11 @@ class CoTrainingModel(OneLine, keras.Model):
                 for branch in range(self.stack.split_factor)
             ]
             with tf.GradientTape() as tape:
-                tape.watch(weights)
+                tape.watch(watched)
                 logits, new = self.stack.run(weights, statistics, views, branch_draws, **options)
                 values = self._loss_values(logits, smoothed)["loss"] * sample_weight
                 loss = self.optimizer.scale_loss(tf.reduce_sum(values) / tf.cast(global_size, tf.float32))
-            return tape.gradient(loss, weights, unconnected_gradients="zero"), new, logits
+            return tape.gradient(loss, watched, unconnected_gradients="zero"), new, logits
 
         inputs = (views, smoothed, sample_weight, offset + tf.range(size))
         if self.micro_batches == 1:
@@ -273,7 +300,7 @@ class CoTrainingModel(OneLine, keras.Model):
             # Replicas meet in a synchronised norm, which a loop of the graph does not allow.
             unrolled = self.stack.devices or self.stack.synchronised_norm
             accumulated = accumulate_unrolled if unrolled else accumulate
-            gradients, new, logits = accumulated(part, inputs, self.micro_batches, weights, statistics)
+            gradients, new, logits = accumulated(part, inputs, self.micro_batches, watched, statistics)
         if tf.distribute.get_strategy().num_replicas_in_sync > 1:  # an empty share of a batch has no statistics
             new = [tf.where(size > 0, after, before) for after, before in zip(new, statistics, strict=True)]
         return gradients, new, logits
@@ -292,13 +319,14 @@ class CoTrainingModel(OneLine, keras.Model):
             flaw = tf.where(finite_gradients, 0.0, float("nan"))
             if self.distribute_strategy.num_replicas_in_sync > 1:
                 flaw = tf.distribute.get_replica_context().all_reduce(tf.distribute.ReduceOp.SUM, flaw)
-            gradients = [gradients[0] + flaw, *gradients[1:]]
+            gradients = [*(gradient + flaw for gradient in gradients[:1]), *gradients[1:]]
         else:
             finite = finite & finite_gradients
         finite = tf.cast(finite, tf.float32)
 
         def update(gradients: list, statistics: list) -> None:
-            self.optimizer.apply(gradients, self.stack.trainable_variables)
+            if gradients:
+                self.optimizer.apply(gradients, self.stack.trainable_variables)
             for variable, value in zip(self.stack.branch_statistics, statistics, strict=True):
                 variable.assign(value)
             self.bad_steps.assign(tf.zeros_like(self.bad_steps.value))
@@ -343,36 +371,9 @@ class CoTrainingModel(OneLine, keras.Model):
         branches_right = tf.cast(tf.argmax(logits, axis=-1) == classes[:, None], tf.float32)
         parts = (values["loss"], values["cross_entropy"], values["cotraining"], right)
         self.means.update_state(tf.concat([tf.stack(parts, axis=1), branches_right], axis=1), sample_weight)
-        if compat.compiled_metrics(self) is not None:
-            self.compute_metrics(None, labels, probabilities, sample_weight)
+        if self.compiled:
+            compat.compiled_metrics(self).update_users(labels, targets, probabilities, sample_weight)
         return self.get_metrics_result()
-
-
-@keras.saving.register_keras_serializable("divco_tf")
-class Means(keras.metrics.Metric):
-    """Means of several named values an example: one total and one count, whatever their number."""
-
-    @keras_settings.ours()
-    def __init__(self, names: Sequence[str], name: str = "means") -> None:
-        super().__init__(name=name)
-        self.names = tuple(names)
-        self.total = self.add_variable(shape=(len(names),), initializer="zeros", name="total")
-        self.count = self.add_variable(shape=(), initializer="zeros", name="count")
-
-    def update_state(self, values: tf.Tensor, sample_weight: tf.Tensor | None = None) -> None:
-        """Adds values [B, len(names)], weighted by [B]."""
-        weight = tf.ones_like(values[:, 0]) if sample_weight is None else tf.cast(sample_weight, values.dtype)
-        self.total.assign_add(tf.linalg.matvec(values, weight, transpose_a=True))
-        self.count.assign_add(tf.reduce_sum(weight))
-
-    def result(self) -> dict[str, tf.Tensor]:
-        """The means by name."""
-        means = tf.math.divide_no_nan(tf.convert_to_tensor(self.total.value), tf.convert_to_tensor(self.count.value))
-        return dict(zip(self.names, tf.unstack(means, num=len(self.names)), strict=True))
-
-    def get_config(self) -> dict:
-        """The constructor's arguments."""
-        return {"name": self.name, "names": list(self.names)}
 
 
 def _place_in_global_batch(size: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
@@ -400,6 +401,15 @@ def check_synchronised_norm(synchronised_norm: bool, *, jit: str, remat: bool, b
         )
 
 
+def _one_array(images: Any) -> tf.Tensor:
+    if isinstance(images, dict | list | tuple):
+        raise InputError(
+            f"Images are several arrays. Received: a {type(images).__name__} of {len(images)}; pass one, views "
+            "[B, S, H, W, C] (np.stack(views, axis=1), say) or images [B, H, W, C]."
+        )
+    return tf.convert_to_tensor(images)
+
+
 def check_ema_decay(decay: float | None) -> None:
     """Refuses what no moving average decays by.
 
@@ -410,23 +420,31 @@ def check_ema_decay(decay: float | None) -> None:
         raise InputError(f"ema_decay is not above 0 and below 1. Received: {decay!r}; 0.999 is usual, None is off.")
 
 
-def _check_arguments(
-    stack: Any, cotraining: Any, steps_per_epoch: Any, ensembling: str, label_smoothing: float, micro_batches: int
-) -> None:
+def _check_stack(stack: Any) -> None:
     if not isinstance(stack, BranchStack):
         raise InputError(f"CoTrainingModel trains a branch stack. Received: {stack!r}; pass divco_tf.build(...).")
     if stack.devices:
         placement.check_one_replica()
+
+
+def _check_cotraining(cotraining: Any, steps_per_epoch: Any, *, split_factor: int) -> None:
     if not isinstance(cotraining, CoTraining):
         raise InputError(f"cotraining= is no CoTraining. Received: {cotraining!r}; pass CoTraining(loss='js', ...).")
-    if cotraining.warmup_epochs and steps_per_epoch is None and stack.split_factor > 1:
+    if steps_per_epoch is not None:
+        check_steps_per_epoch(steps_per_epoch)
+    elif cotraining.warmup_epochs and split_factor > 1:
         raise InputError(
             f"The co-training weight ramps over epochs whose length is not known. Received: warmup_epochs="
             f"{cotraining.warmup_epochs}, steps_per_epoch=None; pass steps_per_epoch."
         )
-    if ensembling not in losses.ENSEMBLING:
+
+
+def _check_options(ensembling: Any, label_smoothing: Any, micro_batches: Any, seed: Any) -> None:
+    if not isinstance(ensembling, str) or ensembling not in losses.ENSEMBLING:
         raise InputError(f"Unknown ensembling. Received: {ensembling!r}; pass one of {', '.join(losses.ENSEMBLING)}.")
-    if not 0 <= label_smoothing < 1:
-        raise InputError(f"Label smoothing is not in [0, 1). Received: {label_smoothing}; 0.1 is usual.")
-    if not isinstance(micro_batches, int) or micro_batches < 1:
+    if type(label_smoothing) not in (int, float) or not 0 <= label_smoothing < 1:
+        raise InputError(f"Label smoothing is not in [0, 1). Received: {label_smoothing!r}; 0.1 is usual.")
+    if type(micro_batches) is not int or micro_batches < 1:
         raise InputError(f"The number of micro-batches is below 1. Received: {micro_batches!r}; pass 1, 2, ...")
+    if type(seed) is not int:
+        raise InputError(f"The seed is no whole number. Received: {seed!r}; pass 0, 1, ...")

@@ -6,6 +6,7 @@ import tensorflow as tf
 
 from divco_tf.errors import InputError
 from divco_tf.models import placement
+from divco_tf.training.refusals import refuse_unless
 
 
 def accumulate(part: Any, inputs: tuple, count: int, weights: list, statistics: list) -> tuple[list, list, tf.Tensor]:
@@ -47,7 +48,12 @@ def _sliced(inputs: tuple, count: int) -> list[tf.Tensor]:
     size = tf.shape(inputs[0])[0]
     if (inputs[0].shape[0] or 0) % count:
         raise InputError(f"A replica's batch is not divided by micro_batches={count}. Received: {inputs[0].shape[0]}.")
-    divides = tf.debugging.assert_equal(size % count, 0, f"micro_batches={count} does not divide a replica's batch")
+    divides = refuse_unless(
+        size % count == 0,
+        f"micro_batches={count} does not divide a replica's batch. Received: one of",
+        size,
+        f"images; a multiple of {count} would work.",
+    )
     with tf.control_dependencies([divides]):
         sliced = [tf.reshape(x, tf.concat([[count, size // count], tf.shape(x)[1:]], axis=0)) for x in inputs]
     for x, whole in zip(sliced, inputs, strict=True):

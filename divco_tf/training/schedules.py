@@ -190,7 +190,7 @@ class EpochSchedule(keras.optimizers.schedules.LearningRateSchedule):
     def __init__(self, learning_rate: LearningRate | dict[str, Any], *, epochs: float, steps_per_epoch: int) -> None:
         super().__init__()
         _check_number("epochs", epochs, above=0)
-        _check_steps_per_epoch(steps_per_epoch)
+        check_steps_per_epoch(steps_per_epoch)
         if isinstance(learning_rate, dict):
             learning_rate = LearningRate(**learning_rate)
         if learning_rate.warmup_epochs >= epochs:
@@ -269,7 +269,7 @@ class CoTraining:
         Raises:
           InputError: no positive whole number of steps an epoch.
         """
-        _check_steps_per_epoch(steps_per_epoch)
+        check_steps_per_epoch(steps_per_epoch)
         if self.warmup_epochs == 0:
             return tf.constant(self.weight, tf.float32)
         steps = tf.cast(tf.convert_to_tensor(step), tf.float64)
@@ -278,7 +278,8 @@ class CoTraining:
         return tf.cast(tf.minimum(ramp, self.weight), tf.float32)
 
 
-def _check_steps_per_epoch(steps: int) -> None:
+def check_steps_per_epoch(steps: int) -> None:
+    """Refuses what is no positive whole number."""
     if isinstance(steps, bool) or not isinstance(steps, int) or steps < 1:
         raise InputError(
             f"An epoch has no positive whole number of steps. Received: {steps!r}; "

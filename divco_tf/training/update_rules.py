@@ -2,13 +2,13 @@
 
 import math
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
 import keras
 import tensorflow as tf
 
-from divco_tf import keras_settings
+from divco_tf import fields, keras_settings
 from divco_tf.errors import InputError
 from divco_tf.models.placement import canonical_name
 
@@ -17,6 +17,15 @@ Rate = float | keras.optimizers.schedules.LearningRateSchedule | Callable[[], tf
 NEVER_DECAYED = ("bias", "beta")
 """Last parts of the names of variables that no published row decays."""
 NORM_SCALE = "gamma"
+
+
+_KERAS_ARGUMENTS = {
+    **dict.fromkeys(("clipnorm", "global_clipnorm", "clipvalue", "loss_scale_factor"), fields.AtLeast0 | None),
+    "use_ema": bool,
+    "ema_momentum": fields.Share,
+    **dict.fromkeys(("ema_overwrite_frequency", "gradient_accumulation_steps"), fields.Positive | None),
+    "name": str | None,
+}
 
 
 class RegularisedOptimizer(keras.optimizers.Optimizer):
@@ -53,6 +62,9 @@ class RegularisedOptimizer(keras.optimizers.Optimizer):
         check_at_least_0("weight_decay", weight_decay)
         _check_texts("exclude_from_decay", exclude_from_decay)
         check_patterns("exclude_patterns", exclude_patterns)
+        for name, hint in _KERAS_ARGUMENTS.items():
+            if name in keras_arguments:
+                fields.checked(keras_arguments[name], hint, name)
         if not callable(learning_rate):
             check_at_least_0("learning_rate", learning_rate)
             learning_rate = float(learning_rate)
@@ -157,6 +169,7 @@ class SGD(RegularisedOptimizer):
         **arguments: Any,
     ) -> None:
         check_share("momentum", momentum)
+        fields.checked(nesterov, bool, "nesterov")
         super().__init__(learning_rate, weight_decay, exclude_from_decay, **arguments)
         self.momentum = momentum
         self.nesterov = nesterov
@@ -395,7 +408,7 @@ def check_positive(name: str, value: float) -> None:
 def _check_texts(name: str, texts: Sequence[str]) -> None:
     if isinstance(texts, str):
         raise InputError(f'{name} is one text. Received: {texts!r}; pass a list such as ["{texts}"].')
-    if not all(isinstance(text, str) for text in texts):
+    if not isinstance(texts, Iterable) or not all(isinstance(text, str) for text in texts):
         raise InputError(f"{name} are no texts. Received: {texts!r}; pass a list of texts.")
 
 
