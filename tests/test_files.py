@@ -275,3 +275,31 @@ def test_a_local_path_is_taken_as_it_is_and_home_is_expanded(tmp_path, monkeypat
     assert files.local_path("~/run", "model_dir") == tmp_path / "run"
     for path in ("runs/lr=[0.1]", "a,b", "a b", "C:", "~", ".", tmp_path / "é"):
         assert files.local_path(path, "model_dir") == (tmp_path if path == "~" else pathlib.Path(path))
+
+
+def test_a_folder_is_locked_by_one_until_it_gives_it_back(tmp_path):
+    one, other = files.FolderLock(tmp_path), files.FolderLock(tmp_path)
+    assert one.holder() is None and not list(tmp_path.iterdir())
+    one.acquire("model_dir", report=pytest.fail)
+    one.acquire("model_dir", report=pytest.fail)  # it has it
+    assert f"by process {os.getpid()} on " in other.holder()
+    with pytest.raises(InputError) as caught:
+        other.acquire("model_dir", report=pytest.fail)
+    assert one_line(caught.value, says=f"model_dir is in use. Received: {tmp_path}, by process {os.getpid()} on ")
+    one.release()
+    assert other.holder() is None
+    with other:
+        other.acquire("model_dir", report=pytest.fail)
+    one.acquire("model_dir", report=pytest.fail)
+
+
+@pytest.mark.parametrize("number", [errno.ENOLCK, errno.ENOTSUP, errno.EINVAL, errno.ENOSYS])
+def test_a_file_system_without_locks_is_told_of(tmp_path, monkeypatch, number):
+    def flock(*_):
+        raise OSError(number, os.strerror(number))
+
+    monkeypatch.setattr(files.fcntl, "flock", flock)
+    told = []
+    files.FolderLock(tmp_path).acquire("model_dir", report=told.append)
+    assert len(told) == 1 and "model_dir cannot be locked" in told[0] and str(tmp_path) in told[0]
+    assert files.FolderLock(tmp_path).holder() is None

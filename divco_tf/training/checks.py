@@ -6,7 +6,7 @@ from collections.abc import Mapping
 
 import numpy as np
 
-from divco_tf import files
+from divco_tf import fields, files
 from divco_tf.data.sources import Source
 from divco_tf.data.sources.encoded import EncodedSource
 from divco_tf.errors import InputError
@@ -17,6 +17,17 @@ from divco_tf.training.placed_optimizer import check_for_blocks
 from divco_tf.training.runtime import branch_devices, check_workers
 
 _LOOKED_AT = 256  # images of a split; as many are decoded in a second
+
+
+def check_arguments(experiment: Experiment, options: Options, *, extend: bool) -> None:
+    """Refuses arguments of another type: a text "False" would be true.
+
+    Raises:
+      InputError: as said.
+    """
+    fields.checked(experiment, Experiment, "experiment")
+    fields.checked(options, Options, "options")
+    fields.checked(extend, bool, "extend")
 
 
 def check_settings(experiment: Experiment, options: Options, *, replicas: int) -> None:

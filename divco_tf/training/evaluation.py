@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 import tensorflow as tf
 
+from divco_tf import fields
 from divco_tf.data.pipeline import evaluation_dataset, reading
 from divco_tf.data.sources import Source, open_source
 from divco_tf.models.branch_stack import BranchStack
@@ -68,6 +69,7 @@ def evaluate(
       InputError: no run, no such weights, no data, or data of other classes.
     """
     run = open_run(model_dir)
+    batch_size = fields.checked(batch_size, int, "batch_size")
     placement = make_strategy(strategy)
     with placement.scope():
         stack = load(model_dir, weights=weights)

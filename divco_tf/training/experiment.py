@@ -347,7 +347,7 @@ def claim_model_dir(
     """
     branch = experiment.branch_spec(source.num_classes) if branch is None else branch
     identity = experiment.identity(source)
-    check_model_dir(model_dir, identity, extend=extend, report=report, branch=branch)
+    check_model_dir(model_dir, identity, extend=extend, report=report, branch=branch, source=source)
     path = files.make_writable(model_dir, "model_dir") / RECORD
     write_record(path, identity, source.class_names, branch=record.spec_to_json(branch), **more)
     return Run(model_dir, experiment, source.class_names, branch=branch)
@@ -360,11 +360,12 @@ def check_model_dir(
     extend: bool = False,
     report: Callable[[str], None] = lambda line: None,
     branch: Any = None,
+    source: Source | None = None,
 ) -> bool:
     """Whether the experiment of an `identity` lies in `model_dir` already; nothing is written.
 
-    An identity without data (None) is compared without them, and the spec of each branch where it is told. `report` is
-    told of data that may have changed.
+    An identity without data (None) is compared without them; the spec of each branch, and the names of the classes of
+    the training images, are compared where they are told. `report` is told of data that may have changed.
 
     Raises:
       InputError: another experiment lies there; the differences are named.
@@ -385,6 +386,8 @@ def check_model_dir(
         way_out = "pass --extend to train it for more epochs" if longer else "choose another model_dir"
         raise InputError(f"{model_dir} holds another experiment. Received: {told}; {way_out}.")
     record.check_branch(found, branch, model_dir)
+    if source is not None:
+        Run(model_dir, _experiment(found, model_dir), tuple(found["class_names"])).check_classes(source)
     if line := told_of_data(data, identity["data"]):
         report(line)
     return True

@@ -22,7 +22,7 @@ from divco_tf.data.sources import Source, cached
 from divco_tf.data.sources.check import tell_unusual
 from divco_tf.errors import Preempted, RunError
 from divco_tf.training.checkpoint import Checkpoint, Checkpoints, CheckpointWriter, snapshot
-from divco_tf.training.checks import check_evaluated, check_places, check_settings
+from divco_tf.training.checks import check_arguments, check_evaluated, check_places, check_settings
 from divco_tf.training.evaluation import Evaluation, Predictor, score
 from divco_tf.training.experiment import Experiment, claim_model_dir, load
 from divco_tf.training.options import Options
@@ -71,6 +71,7 @@ def train(
       Preempted: SIGTERM came; a checkpoint of the step has been written.
     """
     model_dir, options = files.local_path(model_dir, "model_dir"), options or Options()
+    check_arguments(experiment, options, extend=extend)
     deterministic = compat.op_determinism() if options.deterministic else contextlib.nullcontext()
     with Interrupts(signal.SIGTERM) as interrupts, deterministic, files.FolderLock(model_dir) as lock, reading():
         try:
@@ -129,6 +130,7 @@ class _Run:
         computed = bearing(experiment, options, replicas=self.strategy.num_replicas_in_sync)
         before = read_record(model_dir) if (model_dir / RECORD).exists() else None
         if self.job.chief:
+            files.make_writable(model_dir, "model_dir")
             lock.acquire("model_dir", report=report)
             branch, more = self.model.stack.spec, {"computed": computed, "order": ORDER}
             claim_model_dir(model_dir, experiment, source, extend=extend, report=report, branch=branch, **more)

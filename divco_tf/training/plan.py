@@ -20,7 +20,7 @@ from divco_tf.models.memory import step_memory
 from divco_tf.models.summary import count_multiply_adds, count_parameters
 from divco_tf.models.template import build_template, synchronise_norms
 from divco_tf.training.checkpoint import Checkpoints
-from divco_tf.training.checks import check_evaluated, check_settings, check_unused, check_warm_start
+from divco_tf.training.checks import check_arguments, check_evaluated, check_settings, check_unused, check_warm_start
 from divco_tf.training.experiment import Experiment, check_model_dir, numbered
 from divco_tf.training.loop import make_pipeline
 from divco_tf.training.options import Options
@@ -94,6 +94,7 @@ def plan(
       InputError: settings that `train` refuses whatever lies where.
     """
     model_dir, options = files.local_path(model_dir, "model_dir"), options or Options()
+    check_arguments(experiment, options, extend=extend)
     check_workers(options.strategy)
     devices = _Devices.of(experiment, options)
     check_settings(experiment, options, replicas=devices.replicas)
@@ -376,7 +377,9 @@ def _model_dir(run: _Run, network: _Network, model_dir: pathlib.Path, source: So
     told: list[str] = []
     try:
         identity = run.experiment.identity(source)
-        if not check_model_dir(model_dir, identity, extend=extend, report=told.append, branch=network.branch):
+        if not check_model_dir(
+            model_dir, identity, extend=extend, report=told.append, branch=network.branch, source=source
+        ):
             return Line("model_dir", f"{model_dir}, a new run")
         check_unused(model_dir)
         last = Checkpoints(model_dir / "checkpoints").last_whole(report=told.append)

@@ -10,6 +10,7 @@ import typing
 import pytest
 
 from divco_tf import files
+from divco_tf.data.sources import ArraySource
 from divco_tf.errors import InputError
 from divco_tf.models.backbones import BACKBONES
 from divco_tf.training import loop, record
@@ -113,6 +114,16 @@ def test_settings_that_do_not_go_together_are_refused_alike(tmp_path, changes, o
     assert not (tmp_path / "run").exists()
 
 
+@pytest.mark.parametrize(
+    "wrong", [{"extend": "False"}, {"extend": 1}, {"options": {"jit": "on"}}, {"experiment": "digits"}], ids=str
+)
+def test_arguments_of_another_type_are_refused_alike(tmp_path, wrong):
+    arguments = {"experiment": runs.experiment(), "model_dir": tmp_path / "run", **wrong}
+    told = refusal(plan, **arguments)
+    assert f"{next(iter(wrong))} has another type" in told and told == refusal(loop.train, **arguments)
+    assert not (tmp_path / "run").exists()
+
+
 @pytest.mark.parametrize("place", ["", "gs://bucket/run", "~nobody_of_this_name/run", 300 * "x"])
 def test_a_model_dir_that_is_none_is_refused_alike(tmp_path, monkeypatch, place):
     monkeypatch.chdir(tmp_path)
@@ -175,11 +186,32 @@ def test_a_second_training_in_one_model_dir_is_refused_and_told_by_the_plan(tmp_
     assert plan(runs.experiment(), model_dir=tmp_path).problems == ()
 
 
+@pytest.mark.parametrize("new", [True, False])
+def test_a_model_dir_is_locked_from_before_its_record_until_the_end(tmp_path, new):
+    model_dir, held, lines = tmp_path / "run", [], []
+    if not new:
+        claim_model_dir(model_dir, runs.experiment(epochs=1), DIGITS)
+
+    def look(line: str) -> None:
+        lines.append(line)
+        held.append(files.FolderLock(model_dir).holder() is not None)
+
+    runs.run(model_dir, runs.experiment(epochs=1), report=look)
+    assert held and all(held) and not [line for line in lines if "lock" in line]
+    assert files.FolderLock(model_dir).holder() is None
+
+
 def test_two_that_begin_at_once_do_not_both_train(tmp_path, monkeypatch):
     with files.FolderLock(tmp_path) as first:  # which has not written its record yet
         first.acquire("model_dir", report=pytest.fail)
         assert "model_dir is in use" in refusal(runs.run, tmp_path)
     assert [path.name for path in tmp_path.iterdir()] == [".lock"]
+
+
+def test_a_run_does_not_go_on_with_classes_of_other_names(tmp_path):
+    claim_model_dir(tmp_path, runs.experiment(), DIGITS)
+    renamed = ArraySource(DIGITS.images, DIGITS.labels, ("zero", *DIGITS.class_names[1:]))
+    assert "classes are not the run's" in refusal(claim_model_dir, tmp_path, runs.experiment(), renamed)
 
 
 # experiment.json and metrics.json.
