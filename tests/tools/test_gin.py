@@ -1,5 +1,6 @@
 """Every shipped config parses and describes a network; the rows of the paper have its recipe."""
 
+import functools
 import re
 
 import gin
@@ -9,6 +10,7 @@ from divco_tf.data.policies import get_policy
 from divco_tf.models.divide import divide_weight_decay
 from divco_tf.models.summary import summarize
 from divco_tf.tools import _configs
+from divco_tf.training.experiment import Experiment
 from divco_tf.training.options import Options
 from divco_tf.training.update_rules import RMSpropTF
 from tests.reference import load_json
@@ -30,9 +32,15 @@ def experiment(name):
     return parsed(name)
 
 
-def parsed(name: str):
+@functools.cache  # both are frozen
+def described(name: str) -> tuple[Experiment, Options]:
+    """What a shipped config describes."""
     _configs.parse_config(name)
-    return _configs.experiment()
+    return _configs.experiment(), _configs.options()
+
+
+def parsed(name: str) -> Experiment:
+    return described(name)[0]
 
 
 def text(name: str) -> str:
@@ -55,7 +63,7 @@ def test_it_is_what_its_name_says(name, experiment):
     match = re.fullmatch(r"(\w+)/(.+)_split(\d+)(?:_crop(\d+))?(?:_epochs(\d+))?(?:_cpu)?", name)
     assert (experiment.dataset, experiment.backbone, experiment.split_factor) == (match[1], match[2], int(match[3]))
     assert match[4] in (None, str(experiment.image_size)) and match[5] in (None, str(experiment.epochs))
-    assert _configs.options() == Options()
+    assert described(name)[1] == Options()
     schedule = experiment.learning_rate.resolve(epochs=experiment.epochs, steps_per_epoch=10)
     assert float(schedule(10 * experiment.epochs - 1)) < experiment.learning_rate.learning_rate / 10
     experiment.optimizer.build(schedule, split_factor=experiment.split_factor)
