@@ -137,6 +137,35 @@ def test_metrics_given_to_compile_are_kept():
     assert compat.compiled_metrics(model) is not None
 
 
+def test_metrics_are_built_from_shapes_and_found_by_their_names_and_directions():
+    class Own(compat.compile_metrics()):
+        metrics = (compat.Monitored("theirs", higher_is_better=True), compat.Monitored("other", higher_is_better=False))
+
+    function = keras.losses.categorical_crossentropy
+    given = compat.compile_metrics()([function, "accuracy"], [keras.metrics.AUC()])
+    given.build(keras.KerasTensor((None,), "int32"), keras.KerasTensor((None, 3), "float32"))
+    (wrapped, accuracy), (auc,) = compat.metrics_given(given)
+    assert compat.function_of(wrapped) is function
+    assert isinstance(accuracy, keras.metrics.SparseCategoricalAccuracy) and isinstance(auc, keras.metrics.AUC)
+    model = keras.Sequential([keras.Input((4,)), keras.layers.Dense(3)])
+    model.compile(loss="mse")
+    before = len(model.metrics)
+    compat.replace_compiled_metrics(model, Own(None, None))
+    assert len(model.metrics) == before + 1  # tracked, it would be there twice
+    for monitor, best in (("val_theirs", 2), ("other", 1)):
+        callback = keras.callbacks.EarlyStopping(monitor)
+        callback.set_model(model)
+        callback._set_monitor_op()
+        assert bool(callback.monitor_op(best, 3 - best))
+
+
+def test_what_an_optimizer_was_built_for_is_known():
+    variables = [keras.Variable([1.0]), keras.Variable([2.0])]
+    optimizer = keras.optimizers.LossScaleOptimizer(keras.optimizers.SGD())
+    optimizer.build(variables[:1])
+    assert [variable is variables[0] for variable in compat.variables_known(optimizer)] == [True]
+
+
 def test_an_optimizers_update_is_replaced():
     optimizer, seen = keras.optimizers.SGD(0.5), []
     compat.replace_update(optimizer, lambda gradients, variables, rate: seen.append((len(gradients), float(rate))))

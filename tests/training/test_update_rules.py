@@ -378,10 +378,19 @@ def test_numbers_outside_their_range_are_refused_in_one_line(kind):
     wrong = {
         "learning_rate": ["0.1", -1.0],
         "weight_decay": [-1e-4, None],
-        "exclude_from_decay": ["bias", [1]],
+        "exclude_from_decay": ["bias", [1], 5],
         "exclude_patterns": ["^stem", ["("]],
+        "clipnorm": ["1", -1.0],
+        "use_ema": ["False", 1],
+        "gradient_accumulation_steps": ["2", True],
     }
-    own = {"momentum": [-0.1, 1.0], "alpha": [1.0], "epsilon": [0, None], "betas": [0.9, (0.9, 1.0), (0.9,)]}
+    own = {
+        "momentum": [-0.1, 1.0],
+        "nesterov": ["False", None],
+        "alpha": [1.0],
+        "epsilon": [0, None],
+        "betas": [0.9, (0.9, 1.0), (0.9,)],
+    }
     wrong |= {name: own[name] for name in SETTINGS[kind] if name in own}
     for name, values in wrong.items():
         for value in values:
