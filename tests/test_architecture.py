@@ -57,6 +57,8 @@ LIGHT_MODULES = [
     "divco_tf",
     "divco_tf.errors",
     "divco_tf.registry",
+    "divco_tf.fields",
+    "divco_tf.files",
     "divco_tf.models.divide",
     "divco_tf.models.spec",
     "divco_tf.models.backbones",

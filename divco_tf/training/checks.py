@@ -49,8 +49,14 @@ def check_settings(experiment: Experiment, options: Options, *, replicas: int) -
         check_for_blocks(experiment.optimizer.build(0.1, split_factor=experiment.split_factor))
 
 
-def check_places(experiment: Experiment, model_dir: pathlib.Path, *, extend: bool) -> bool:
+def check_places(experiment: Experiment, model_dir: pathlib.Path, *, extend: bool, writes: bool) -> bool:
     """Refuses a model_dir of another experiment, or another run to begin with that is not there.
+
+    Args:
+      experiment: what is trained.
+      model_dir: of the run.
+      extend: it may be trained for more epochs than before.
+      writes: whether this process is to write into model_dir, so that no other may.
 
     Returns:
       Whether a run lies there already.
@@ -59,7 +65,8 @@ def check_places(experiment: Experiment, model_dir: pathlib.Path, *, extend: boo
       InputError: as said.
     """
     found = check_model_dir(model_dir, experiment.identity(None), extend=extend)
-    check_unused(model_dir)
+    if writes:
+        check_unused(model_dir)
     check_warm_start(experiment, model_dir)
     return found
 

@@ -106,7 +106,7 @@ class _Run:
         self.strategy = make_strategy(options.strategy)  # several workers': before TensorFlow computes anything
         self.job = Job(self.strategy)
         check_settings(experiment, options, replicas=self.strategy.num_replicas_in_sync)
-        if check_places(experiment, model_dir, extend=extend) and self.job.chief:
+        if check_places(experiment, model_dir, extend=extend, writes=self.job.chief) and self.job.chief:
             lock.acquire("model_dir", report=report)
         self._sources = self._open_splits()  # all of them: a fault of the test images is told now, not at the end
         source = self._sources.pop("train")
@@ -127,15 +127,7 @@ class _Run:
             report(warm_start(self.model.stack, other, branches=start.branches))
             self.model.reset_ema()
         interrupts.check()
-        computed = bearing(experiment, options, replicas=self.strategy.num_replicas_in_sync)
-        before = read_record(model_dir) if (model_dir / RECORD).exists() else None
-        if self.job.chief:
-            files.make_writable(model_dir, "model_dir")
-            lock.acquire("model_dir", report=report)
-            branch, more = self.model.stack.spec, {"computed": computed, "order": ORDER}
-            claim_model_dir(model_dir, experiment, source, extend=extend, report=report, branch=branch, **more)
-            files.remove_unfinished(model_dir)
-            self.checkpoints.remove_unfinished()
+        before = self._claim(source, lock, extend=extend)
         self.records = Records(model_dir, writes=self.job.chief)
         self.state = {
             "stack": self.model.stack.variables,
@@ -150,8 +142,29 @@ class _Run:
         self.watch = Watch(model_dir, report=report, profile=options.profile, writes=self.job.chief)
         self.step = self._resume()
         if before is not None and 0 < self.step < self.total_steps:
-            for line in told_of_another_way(before, computed=computed, order=ORDER):
+            for line in told_of_another_way(before, **self._way()):
                 report(line)
+
+    def _way(self) -> dict[str, Any]:
+        """How the run computes, as far as it bears on the result."""
+        replicas = self.strategy.num_replicas_in_sync
+        return {"computed": bearing(self.experiment, self.options, replicas=replicas), "order": ORDER}
+
+    def _claim(self, source: Source, lock: files.FolderLock, *, extend: bool) -> dict[str, Any] | None:
+        """Makes model_dir this run's, and returns what its record said before."""
+        model_dir, report = self.model_dir, self.report
+        before = read_record(model_dir) if (model_dir / RECORD).exists() else None
+        if self.job.chief:
+            files.make_writable(model_dir, "model_dir")
+            lock.acquire("model_dir", report=report)
+            last, more = self.checkpoints.last(), self._way()
+            if last is not None and last.step >= self.total_steps:  # nothing is trained: it stays as it was
+                more = {name: before[name] for name in more if before and name in before}
+            branch = self.model.stack.spec
+            claim_model_dir(model_dir, self.experiment, source, extend=extend, report=report, branch=branch, **more)
+            files.remove_unfinished(model_dir)
+            self.checkpoints.remove_unfinished()
+        return before
 
     def train(self, interrupts: Interrupts) -> None:
         """Runs the remaining steps, with logs, evaluations and checkpoints between them."""

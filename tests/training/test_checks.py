@@ -10,10 +10,11 @@ import typing
 import pytest
 
 from divco_tf import files
+from divco_tf.data.pipeline import ORDER
 from divco_tf.data.sources import ArraySource
 from divco_tf.errors import InputError
 from divco_tf.models.backbones import BACKBONES
-from divco_tf.training import loop, record
+from divco_tf.training import checks, loop, record
 from divco_tf.training.experiment import Experiment, Run, claim_model_dir, load, open_run
 from divco_tf.training.optimizers import OptimizerConfig
 from divco_tf.training.options import Options
@@ -328,6 +329,23 @@ def interrupt(line: str, at: str, lines: list[str] | None = None) -> None:
         lines.append(line)
     if line.startswith(at):
         raise KeyboardInterrupt
+
+
+def test_what_a_run_was_trained_with_stays_on_record_when_it_is_finished(tmp_path):
+    runs.run(tmp_path, runs.experiment(epochs=1))
+    before = (tmp_path / "experiment.json").read_text()
+    assert json.loads(before)["computed"] == {"micro_batches": 1, "replicas": 1, "on_error": "raise"}
+    assert json.loads(before)["order"] == ORDER
+    runs.run(tmp_path, runs.experiment(epochs=1), micro_batches=4)
+    assert (tmp_path / "experiment.json").read_text() == before
+
+
+def test_other_workers_of_a_job_are_not_kept_out_by_the_first_ones_lock(tmp_path):
+    claim_model_dir(tmp_path, runs.experiment(), DIGITS)
+    with files.FolderLock(tmp_path) as first:
+        first.acquire("model_dir", report=pytest.fail)
+        assert checks.check_places(runs.experiment(), tmp_path, extend=False, writes=False)
+        assert "is in use" in refusal(checks.check_places, runs.experiment(), tmp_path, extend=False, writes=True)
 
 
 @pytest.mark.parametrize("release", [{}, {"computed": {"micro_batches": 1}, "order": 1}])
