@@ -42,15 +42,17 @@ def kept(
             if _read_record(path) == record:  # nor was it replaced meanwhile
                 return loaded
     with _alone(path.with_name(f".{path.name}.lock"), report):
-        if _read_record(path) != record:  # until now
-            try:
-                if path.exists():
-                    files.remove_directory(path)
-                with files.new_directory(path) as folder:
-                    build(folder)
-                    files.write_json(folder / _RECORD, record)
-            except OSError as error:
-                raise _not_writable(path.parent, error) from error
+        if _read_record(path) == record:  # by now
+            with contextlib.suppress(FileNotFoundError):  # whoever empties temporary folders has begun with this one
+                return load(path)
+        try:
+            if path.exists():
+                files.remove_directory(path)
+            with files.new_directory(path) as folder:
+                build(folder)
+                files.write_json(folder / _RECORD, record)
+        except OSError as error:
+            raise _not_writable(path.parent, error) from error
         return load(path)
 
 

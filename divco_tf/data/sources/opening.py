@@ -41,7 +41,8 @@ def open_source(
       split: "train", "held_out" or "test".
       data_dir: where the data is: the folder that TensorFlow Datasets prepared it in (as TFRecord or ArrayRecord), or
         the user's folder of images; for ImageNet either. Digits need none.
-      held_out: the share of the training images, in [0, 1), that is kept from training and makes up "held_out".
+      held_out: the share of the training images, in [0, 1), that is kept from training and makes up "held_out". Of a
+        folder with validation/ and test/ beside train/ that is validation/, whatever the share.
       image_size: pixels a side; the dataset's own unless given.
       on_error: "raise" refuses bad images as soon as they are noticed; "skip" leaves them to reading, which raises
         `BadImage`: what reads may then go on with another one.

@@ -72,6 +72,16 @@ def test_what_is_replaced_while_it_is_read_is_read_again(tmp_path):
     assert loaded == ["mine", "mine"]
 
 
+def test_what_lacks_a_file_is_made_anew(tmp_path):
+    def read(folder):
+        return (folder / "content").read_text()
+
+    for _ in range(2):
+        made = kept(tmp_path / "a", {}, lambda new: (new / "content").write_text("whole"), load=read, report=print)
+        assert made == "whole"
+        (tmp_path / "a" / "content").unlink()
+
+
 @pytest.mark.parametrize("fails", ["flock", "fsync", "rename"])
 def test_a_file_system_that_cannot_do_it_is_told_in_one_line(tmp_path, monkeypatch, fails):
     def refuses(*arguments):
