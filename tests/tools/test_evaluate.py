@@ -1,10 +1,16 @@
 """divco-evaluate on runs: the table, JSON, several runs, weights and splits."""
 
 import json
+import shutil
 
 import pytest
+from absl import flags
 
+from divco_tf.data.datasets import SPLITS
+from divco_tf.training import evaluation, runtime
 from divco_tf.training.evaluation import evaluate
+from divco_tf.training.experiment import WEIGHTS, open_run
+from tests.tools.in_process import fresh_program
 from tests.training import runs
 
 
@@ -34,10 +40,10 @@ def test_runs_share_a_table_in_which_the_ensemble_stands_over_its_branches(divco
 def test_json_holds_every_figure_in_full(divco, two_runs):
     split2, _ = two_runs
     content = json.loads(divco("evaluate", f"--model_dir={split2}", "--json").stdout)
-    evaluation, figures = content[str(split2)], evaluate(split2)
-    assert evaluation["accuracy"] == figures.accuracy
-    assert evaluation["branch_accuracies"] == list(figures.branch_accuracies)
-    assert evaluation["seconds_per_step"] == figures.seconds_per_step > 0
+    told, figures = content[str(split2)], evaluate(split2)
+    assert told["accuracy"] == figures.accuracy
+    assert told["branch_accuracies"] == list(figures.branch_accuracies)
+    assert told["seconds_per_step"] == figures.seconds_per_step == open_run(split2).seconds_per_step
 
 
 @pytest.mark.parametrize(("flag", "key", "value"), [("weights", "weights", "best"), ("split", "split", "held_out")])
@@ -46,10 +52,40 @@ def test_weights_and_split_are_chosen_by_flag(divco, two_runs, flag, key, value)
     assert content[str(two_runs[0])][key].startswith(value)
 
 
+def test_a_folder_with_a_comma_in_its_name_is_one_folder(divco, two_runs, tmp_path):
+    named, other = tmp_path / "lr=0.1,wd=1", two_runs[1]
+    shutil.copytree(other, named)
+    alone = json.loads(divco("evaluate", f"--model_dir={named}", "--json").stdout)
+    assert list(alone) == [str(named)]
+    both = json.loads(divco("evaluate", f"--model_dir={named}", f"--model_dir={other}", "--json").stdout)
+    assert [evaluation["accuracy"] for evaluation in both.values()] == [alone[str(named)]["accuracy"]] * 2
+
+
+def test_batches_devices_and_xla_are_chosen_by_flag(divco, two_runs, monkeypatch):
+    given, figures = {}, evaluation.evaluate(two_runs[1])
+    monkeypatch.setattr(evaluation, "evaluate", lambda model_dir, **options: (given.update(options), figures)[1])
+    chosen = ("--batch_size=7", "--strategy=mirrored", "--jit=off")
+    assert divco("evaluate", f"--model_dir={two_runs[1]}", *chosen).status == 0
+    expected = {"batch_size": 7, "strategy": "mirrored", "jit": "off"}
+    assert given == {"data_dir": None, "split": "test", "weights": "last", **expected}
+
+
+def test_flags_offer_what_the_library_takes():
+    with fresh_program("evaluate"):
+        offered = {name: set(flags.FLAGS[name].parser.enum_values) for name in ("split", "weights", "strategy", "jit")}
+    expected = {"split": SPLITS, "weights": WEIGHTS, "strategy": runtime.STRATEGIES, "jit": runtime.JIT}
+    assert offered == {name: set(values) for name, values in expected.items()}
+
+
 @pytest.mark.parametrize(
     ("arguments", "says"),
     [
         ([], "--model_dir or --saved_model"),
+        (["--model_dir=RUN", "--dataset=digits"], "--dataset is not of --model_dir. Received: 'digits';"),
+        (["--saved_model=x", "--dataset=digits", "--weights=best"], "--weights is not of --saved_model."),
+        (["--saved_model=x", "--dataset=digits", "--jit=auto"], "--jit is not of --saved_model."),
+        (["--model_dir=RUN", "--batch_size=0"], "--batch_size: 0 is not a positive integer. Received: 0."),
+        (["--model_dir=RUN,ROOT"], "experiment.json is missing"),
         (["--model_dir=RUN", "--saved_model=x"], "--model_dir or --saved_model"),
         (["--saved_model=x"], "--dataset"),
         (["--saved_model=ROOT", "--dataset=digits"], "No SavedModel"),
