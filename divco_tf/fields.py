@@ -144,6 +144,8 @@ def _fitted(value: Any, hint: Any) -> Any:
         return _fitted_tuple(value, hint, arguments)
     if origin is not None and issubclass(origin, Mapping):
         return _fitted_mapping(value, hint)
+    if hint is not None and not isinstance(hint, type):  # list[int], say, of which only the list is looked at
+        hint = origin if isinstance(origin, type) else Any
     if not _is_one(value, hint):
         raise _Unfit(_told(hint))
     if hint is float and not _finite(value):

@@ -99,6 +99,7 @@ class Experiment:
         fields.check(self)
         get_dataset(self.dataset)
         object.__setattr__(self, "overrides", record.with_tuples(self.backbone, self.overrides))
+        record.check_overrides(self.backbone, self.overrides)
         check_division(self.backbone, **self._division)  # refuses what no network is, before any data is read
         if isinstance(self.views, tuple) and len(self.views) != self.split_factor:
             raise InputError(

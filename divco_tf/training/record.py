@@ -9,7 +9,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from importlib import metadata
 from typing import Any
 
-from divco_tf import files
+from divco_tf import fields, files
 from divco_tf.data.sources.fingerprints import difference
 from divco_tf.errors import InputError
 from divco_tf.models.backbones import BACKBONES
@@ -158,6 +158,21 @@ def with_tuples(backbone: str, overrides: Mapping[str, Any]) -> dict[str, Any]:
         name: _tuples(value) if not isinstance(getattr(spec, name, None), list) else value
         for name, value in overrides.items()
     }
+
+
+def check_overrides(backbone: str, overrides: Mapping[str, Any]) -> None:
+    """Refuses values of another type than the backbone's spec says of its fields.
+
+    Raises:
+      InputError: the first that does not fit.
+    """
+    kind = type(BACKBONES.get(backbone).spec)
+    try:
+        hints = typing.get_type_hints(kind, include_extras=True)
+    except NameError:  # written as text, of a class that is not in its module
+        return
+    for name, value in overrides.items():
+        fields.checked(value, hints.get(name, Any), f"overrides of {kind.__name__}.{name}")
 
 
 def _tuples(value: Any) -> Any:

@@ -13,7 +13,7 @@ from divco_tf import files
 from divco_tf.data.pipeline import ORDER
 from divco_tf.data.sources import ArraySource
 from divco_tf.errors import InputError
-from divco_tf.models.backbones import BACKBONES
+from divco_tf.models.backbones import BACKBONES, backbone_of
 from divco_tf.training import checks, loop, record
 from divco_tf.training.experiment import Experiment, Run, claim_model_dir, load, open_run
 from divco_tf.training.optimizers import OptimizerConfig
@@ -91,6 +91,29 @@ def test_numbers_out_of_range_are_refused_in_every_field(kind, name):
             assert one_line(error, says="")
             continue
         assert value == -(10**9) and f"{kind.__name__}.{name}" in ANY_NUMBER
+
+
+@pytest.mark.parametrize("name", ["tiny", *sorted({backbone_of(entry.spec).name for entry in BACKBONES.entries()})])
+def test_overrides_are_of_the_types_that_the_spec_says(name):
+    spec = BACKBONES.get(name).spec
+    values = {field.name: getattr(spec, field.name) for field in dataclasses.fields(spec)}
+    record.check_overrides(name, values)
+    for field in values:
+        told = refusal(record.check_overrides, name, {field: object()})
+        assert f"overrides of {type(spec).__name__}.{field} has another type" in told
+
+
+def test_a_text_is_no_width_and_no_truth():
+    for changes in ({"width": "8"}, {"norm": "False"}, {"dropout": None}):
+        assert "overrides of TinySpec" in refusal(runs.experiment, overrides=changes)
+
+
+@pytest.mark.parametrize("held_out", [1e-9, 0.9999])
+def test_a_share_that_leaves_a_split_empty_is_refused(tmp_path, held_out):
+    (problem,) = plan(runs.experiment(held_out=held_out), model_dir=tmp_path / "run").problems
+    assert "too few images for split" in problem.text
+    assert "too few images for split" in refusal(runs.run, tmp_path / "run", runs.experiment(held_out=held_out))
+    assert not (tmp_path / "run").exists()
 
 
 @pytest.mark.parametrize(

@@ -103,6 +103,10 @@ def open_splits(
                     f"{name} lies among the images, and would become a class of them. Received: {path}; a folder "
                     f"outside of {request.data_dir} would work."
                 )
+        if not len(source):
+            raise InputError(
+                f"There are too few images for split {split}. Received: held_out={held_out}; another share would work."
+            )
         yield split, source
         if raises == "raise":
             source.read_stored(0)
