@@ -7,6 +7,7 @@ Draws a contact sheet: an image a row, then its S views, with the names and magn
 import functools
 import io
 import pathlib
+import sys
 from typing import TYPE_CHECKING
 
 from absl import flags
@@ -80,6 +81,7 @@ def _draw(experiment: "Experiment", options: "Options") -> None:
     files.make_writable(path.parent, "folder of the sheet")
     source = experiment.open("train", data_dir=_DATA_DIR.value, on_error=options.on_error)
     pipeline = make_pipeline(experiment, source, on_error=options.on_error)
+    pipeline.warm_up(report=lambda line: print(line, file=sys.stderr, flush=True))
     sheet = contact_sheet(pipeline, step=_STEP.value, images=_IMAGES.value)
     data = io.BytesIO()
     Image.fromarray(sheet).save(data, "PNG")

@@ -20,7 +20,8 @@ from divco_tf.data import draws
 from divco_tf.data.batch_ops import BatchOperations, KerasLayer
 from divco_tf.data.checks import check_images, check_labels
 from divco_tf.data.decoding import Box
-from divco_tf.data.image_ops.random_numbers import shuffled, view_keys
+from divco_tf.data.image_ops.basic import mix
+from divco_tf.data.image_ops.random_numbers import compiling_told, shuffled, view_keys
 from divco_tf.data.mixing import Mixing
 from divco_tf.data.policies import ViewPolicy
 from divco_tf.data.preprocessing import Preprocessing
@@ -199,10 +200,17 @@ class ViewPipeline:
     def _size(self) -> int:
         return self._part[1] - self._part[0]
 
-    def warm_up(self) -> None:
-        """Loads, or compiles, the kernels of a view, so that the first batch does not wait for it."""
-        with contextlib.suppress(InputError):  # the first batch tells of it
+    def warm_up(self, *, report: Callable[[str], None] | None = None) -> None:
+        """Loads, or compiles, the kernels of a view, so that the first batch does not wait for it.
+
+        Args:
+          report: is told, in one line, if kernels have to be compiled.
+        """
+        told = contextlib.nullcontext() if report is None else compiling_told(report)
+        with told, contextlib.suppress(InputError):  # the first batch tells of it
             self.unmixed_at(0, [0])
+            if self._mixing:
+                mix(np.zeros((1, 1), np.float32), np.zeros(1, np.int64), 1.0)
 
     def _maker(self, branch: int) -> ViewMaker:
         return self._makers[branch if len(self._makers) > 1 else 0]

@@ -8,7 +8,7 @@ from divco_tf.data.decoding import Box, check_box
 from divco_tf.data.image_ops import augment
 from divco_tf.data.image_ops.basic import crop_flip, erase, mirrored, normalise
 from divco_tf.data.image_ops.resize import BICUBIC, draw_box, resize
-from divco_tf.data.image_ops.view import fill_views
+from divco_tf.data.image_ops.view import fill_plain_views, fill_views
 from divco_tf.data.operations import BUILT_IN, OWN
 from divco_tf.data.policies import ViewPolicy
 from divco_tf.errors import InputError
@@ -58,9 +58,11 @@ class ViewMaker:
         )
         scale, shift = self._rows(images.shape[2])
         if not self._own and len(self._tables) <= 1:
-            table, draws = self._tables[0] if self._tables else _NO_AUGMENTATION
-            policy = self.policy
-            fill_views(images, keys, policy.pad, policy.flip, table, draws, self._erasing, scale, shift, made)
+            places, rest = (images, keys, self.policy.pad, self.policy.flip), (self._erasing, scale, shift, made)
+            if self._tables:
+                fill_views(*places, *self._tables[0], *rest)
+            else:
+                fill_plain_views(*places, *rest)
         else:
             for position, branch in np.ndindex(keys.shape):
                 key = keys[position, branch]
@@ -167,9 +169,6 @@ class ViewMaker:
             sum(1 << RESAMPLINGS.index(name) for name in span.resampling),
             *space.fill,
         )
-
-
-_NO_AUGMENTATION = (np.full((1, 1, augment.COLUMNS), -1.0), 0)
 
 
 def _checked(name: str, image: np.ndarray, key: int) -> np.ndarray:

@@ -9,7 +9,7 @@ import math
 import numpy as np
 
 from divco_tf.data.image_ops import geometry, photometry
-from divco_tf.data.image_ops.random_numbers import below, fold, kernel, uniform
+from divco_tf.data.image_ops.random_numbers import below, fold, inlined, kernel, uniform
 from divco_tf.data.operations import BUILT_IN
 
 # Columns of a table. A code below 0 is no step: sub-policies differ in length.
@@ -31,7 +31,7 @@ _BLACK = np.int64(0)
 assert BUILT_IN[_SHEAR_X] == "shear_x" and BUILT_IN[_COLOR] == "color" and BUILT_IN[_INVERT] == "invert"
 
 
-@kernel
+@inlined
 def draw_argument(key, step):
     """The argument of a step (float64 [COLUMNS]) from the step's key."""
     level = step[LEVEL]
@@ -72,7 +72,8 @@ def draw_steps(key, place, table, draws, records):
             records[count, 0] = step[CODE]
             records[count, 1] = draw_argument(step_key, step)
             records[count, 2] = _draw_resampling(step_key, np.int64(step[RESAMPLINGS]))
-            records[count, 3:6] = step[RED : BLUE + 1]
+            for channel in range(3):
+                records[count, 3 + channel] = step[RED + channel]
             count += 1
     return count
 
@@ -86,7 +87,7 @@ def own_key(key, place, number):
     return np.int64(fold(fold(fold(key, _OWN), np.uint64(place)), np.uint64(number)) >> np.uint64(1))
 
 
-@kernel
+@inlined
 def _draw_resampling(key, chosen_from):
     """One of the resamplings whose bits are set."""
     count = (chosen_from & 1) + (chosen_from >> 1 & 1) + (chosen_from >> 2 & 1)
@@ -99,12 +100,13 @@ def _draw_resampling(key, chosen_from):
     return 0
 
 
-@kernel
+@inlined
 def apply_step(record, image, view, counts, table):
     """Applies a record to `image`, uint8 [H, W, 3], and writes `view`; scratch as in `photometry.equalize`."""
     code, argument, resampling = np.int64(record[0]), record[1], np.int64(record[2])
     if code < _COLOR:
-        _transform(code, argument, resampling, record[3:6].astype(np.uint8), image, view)
+        fill = np.uint8(record[3]), np.uint8(record[4]), np.uint8(record[5])
+        _transform(code, argument, resampling, fill, image, view)
     elif code == _COLOR:
         photometry.color(image, view, argument)
     elif code == _CONTRAST:
@@ -115,33 +117,36 @@ def apply_step(record, image, view, counts, table):
         photometry.sharpness(image, view, argument)
     elif code == _POSTERIZE:
         photometry.posterize(image, view, np.int64(argument))
-    elif code == _SOLARIZE:
-        photometry.solarize(image, view, argument)
+    elif code == _SOLARIZE or code == _INVERT:
+        photometry.solarize(image, view, argument if code == _SOLARIZE else 0.0)
     elif code == _SOLARIZE_ADD:
         photometry.solarize_add(image, view, argument)
     elif code == _AUTO_CONTRAST:
         photometry.auto_contrast(image, view, counts, table)
-    elif code == _EQUALIZE:
+    else:
         photometry.equalize(image, view, counts, table)
-    else:
-        photometry.invert(image, view)
 
 
-@kernel
+@inlined
 def _transform(code, argument, resampling, fill, image, view):
+    if code == _IDENTITY or (code == _ROTATE and geometry.turned(image, view, argument)):
+        if code == _IDENTITY:
+            photometry.copy(image, view)
+        return
+    b = c = d = f = 0.0
+    a = e = 1.0
     if code == _SHEAR_X:
-        geometry.affine(image, view, 1.0, argument, 0.0, 0.0, 1.0, 0.0, resampling, fill)
+        b = argument
     elif code == _SHEAR_Y:
-        geometry.affine(image, view, 1.0, 0.0, 0.0, argument, 1.0, 0.0, resampling, fill)
+        d = argument
     elif code == _TRANSLATE_X:
-        geometry.affine(image, view, 1.0, 0.0, argument * image.shape[1], 0.0, 1.0, 0.0, resampling, fill)
+        c = argument * image.shape[1]
     elif code == _TRANSLATE_Y:
-        geometry.affine(image, view, 1.0, 0.0, 0.0, 0.0, 1.0, argument * image.shape[0], resampling, fill)
+        f = argument * image.shape[0]
     elif code == _PIXELS_X:
-        geometry.affine(image, view, 1.0, 0.0, argument, 0.0, 1.0, 0.0, resampling, fill)
+        c = argument
     elif code == _PIXELS_Y:
-        geometry.affine(image, view, 1.0, 0.0, 0.0, 0.0, 1.0, argument, resampling, fill)
-    elif code == _ROTATE:
-        geometry.rotate(image, view, argument, resampling, fill)
+        f = argument
     else:
-        photometry.copy(image, view)
+        a, b, c, d, e, f = geometry.rotation(argument, image.shape[0], image.shape[1])
+    geometry.affine(image, view, a, b, c, d, e, f, resampling, fill)

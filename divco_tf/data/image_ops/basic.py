@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from divco_tf.data.image_ops.random_numbers import below, kernel, uniform
+from divco_tf.data.image_ops.random_numbers import below, inlined, kernel, uniform
 
 # Counters of a view's draws. They are fixed, so that an operation added later leaves the others' draws as they are.
 _CROP_TOP, _CROP_LEFT, _FLIP, _ERASE = (np.uint64(counter) for counter in range(4))
@@ -11,7 +11,7 @@ _ATTEMPTS = 10  # torchvision 0.7, RandomErasing
 _1, _4 = np.uint64(1), np.uint64(4)
 
 
-@kernel
+@inlined
 def mirrored(key):
     """Whether a view is a mirror image, half the time."""
     return uniform(key, _FLIP) < 0.5
@@ -45,7 +45,7 @@ def crop_flip(image, view, key, pad, flip):
                 target[y, x] = source[y, x]
 
 
-@kernel
+@inlined
 def normalise(image, view, scale, shift):
     """`image` * `scale` + `shift`: uint8 [H, W, 3] to float32 [H, W, 3] (written).
 
@@ -76,7 +76,10 @@ def erase(view, key, erasing):
         if hole_height < height and hole_width < width:
             top = below(key, counter + _1 + _1, height - hole_height + 1)
             left = below(key, counter + _1 + _1 + _1, width - hole_width + 1)
-            view[top : top + hole_height, left : left + hole_width] = 0
+            for y in range(top, top + hole_height):
+                for x in range(left, left + hole_width):
+                    for channel in range(3):
+                        view[y, x, channel] = 0
             return
 
 

@@ -9,7 +9,7 @@ import math
 import numpy as np
 
 from divco_tf.data.image_ops.photometry import copy
-from divco_tf.data.image_ops.random_numbers import kernel
+from divco_tf.data.image_ops.random_numbers import inlined, kernel
 
 NEAREST, BILINEAR, BICUBIC = range(3)
 _START = np.int64(0)  # not a literal, which would be another type to numba
@@ -17,32 +17,39 @@ _0, _1, _2, _255, _TINY = (np.float32(number) for number in (0, 1, 2, 255, 1e-3)
 
 
 @kernel
-def rotate(image, view, degrees, resampling, fill):
-    """Turns the image counter-clockwise about its centre; `fill` is uint8 [3]."""
+def turned(image, view, degrees):
+    """Turns the image counter-clockwise by a multiple of 90 degrees: Pillow transposes these. False: by none."""
     height, width = image.shape[0], image.shape[1]
     degrees = degrees % 360.0
     if degrees == 0:
         copy(image, view)
-        return
-    if degrees == 180 or (height == width and (degrees == 90 or degrees == 270)):  # Pillow transposes these
-        for y in range(height):
-            for x in range(width):
-                if degrees == 180:
-                    view[y, x] = image[height - 1 - y, width - 1 - x]
-                elif degrees == 90:
-                    view[y, x] = image[x, width - 1 - y]
-                else:
-                    view[y, x] = image[height - 1 - x, y]
-        return
-    radians = -math.radians(degrees)
-    cosine, sine = round(math.cos(radians), 15), round(math.sin(radians), 15)
-    center_x, center_y = width / 2, height / 2
-    c = -cosine * center_x - sine * center_y + center_x
-    f = sine * center_x - cosine * center_y + center_y
-    affine(image, view, cosine, sine, c, -sine, cosine, f, resampling, fill)
+        return True
+    if not (degrees == 180 or (height == width and (degrees == 90 or degrees == 270))):
+        return False
+    for y in range(height):
+        for x in range(width):
+            source_y, source_x = height - 1 - y, width - 1 - x
+            if degrees == 90:
+                source_y, source_x = x, width - 1 - y
+            elif degrees == 270:
+                source_y, source_x = height - 1 - x, y
+            for channel in range(3):
+                view[y, x, channel] = image[source_y, source_x, channel]
+    return True
 
 
 @kernel
+def rotation(degrees, height, width):
+    """The affine transformation that turns an image counter-clockwise about its centre."""
+    radians = -math.radians(degrees % 360.0)
+    cosine, sine = np.rint(math.cos(radians) * 1e15) / 1e15, np.rint(math.sin(radians) * 1e15) / 1e15
+    center_x, center_y = width / 2, height / 2
+    c = -cosine * center_x - sine * center_y + center_x
+    f = sine * center_x - cosine * center_y + center_y
+    return cosine, sine, c, -sine, cosine, f
+
+
+@inlined
 def affine(image, view, a, b, c, d, e, f, resampling, fill):
     """Any affine transformation."""
     if resampling != NEAREST:
@@ -73,7 +80,7 @@ def _nearest_scaled(image, view, a, c, e, f, fill):
         source_y += e
 
 
-@kernel
+@inlined
 def _fixed(number):
     return np.int64(math.floor(number * 65536.0 + 0.5))
 
@@ -100,7 +107,7 @@ def _nearest(image, view, a, b, c, d, e, f, fill):
         row_y += _fixed(e)
 
 
-@kernel
+@inlined
 def _weights(fraction, cubic):
     """Of the pixels -1, 0, 1 and 2 from the one before a place, float32."""
     t = np.float32(fraction)
@@ -111,13 +118,13 @@ def _weights(fraction, cubic):
     return _2 * t2 - t - t3, _1 - _2 * t2 + t3, t + t2 - t3, t3 - t2
 
 
-@kernel
+@inlined
 def _level(number):
     """Pillow rounds down what it has in float64; in float32 whole numbers may come out 1e-4 too small."""
     return np.uint8(np.int32(min(max(number + _TINY, _0), _255)))
 
 
-@kernel
+@inlined
 def _interpolate(image, view, a, b, c, d, e, f, cubic, fill):
     if a == 1 and d == 0:
         _interpolate_rows(image, view, b, c, e, f, cubic, fill)
@@ -188,7 +195,7 @@ def _interpolate_ends(line, out, start, stop, shift, weights, fill):
             out[3 * x + channel] = _level(level)
 
 
-@kernel
+@inlined
 def _fill(out, start, stop, fill):
     for x in range(start, stop):
         for channel in range(3):
@@ -221,7 +228,7 @@ def _interpolate_pixels(image, view, a, b, c, d, e, f, cubic, fill):
                 view[y, x, channel] = _level(level)
 
 
-@kernel
+@inlined
 def _across(row, x0, x1, x2, x3, weights, channel):
     level = weights[0] * np.float32(row[x0, channel]) + weights[1] * np.float32(row[x1, channel])
     return level + weights[2] * np.float32(row[x2, channel]) + weights[3] * np.float32(row[x3, channel])

@@ -6,7 +6,7 @@ which it does not of 64-bit integers.
 
 import numpy as np
 
-from divco_tf.data.image_ops.random_numbers import kernel
+from divco_tf.data.image_ops.random_numbers import inlined, kernel
 
 # Pillow's grey level of a colour: ITU-R 601-2, 16 bits after the point. The sum stays below 2^24.
 _RED, _GREEN, _BLUE, _HALF = np.float32(19595), np.float32(38470), np.float32(7471), np.float32(32768)
@@ -14,26 +14,17 @@ _FROM_16_BITS = np.float32(2.0**-16)
 _0, _05, _5, _13TH, _255 = (np.float32(number) for number in (0, 0.5, 5, 1 / 13, 255))
 
 
-@kernel
+@inlined
 def blended(degenerate, value, factor):
     """Pillow's blend of two grey levels (float32), clipped and rounded down: uint8."""
     mixed = min(max(degenerate + factor * (value - degenerate), _0), _255)
     return np.uint8(np.int32(mixed))
 
 
-@kernel
+@inlined
 def _grey(red, green, blue):
     level = (np.float32(red) * _RED + np.float32(green) * _GREEN + np.float32(blue) * _BLUE + _HALF) * _FROM_16_BITS
     return np.float32(np.int32(level))
-
-
-@kernel
-def invert(image, view):
-    """255 - x."""
-    for y in range(image.shape[0]):
-        for x in range(image.shape[1]):
-            for channel in range(3):
-                view[y, x, channel] = np.uint8(255) - image[y, x, channel]
 
 
 @kernel
@@ -126,7 +117,7 @@ def sharpness(image, view, factor):
             out[i] = blended(smooth, level, factor)
 
 
-@kernel
+@inlined
 def _histogram(image, counts):
     counts[:] = 0
     for y in range(image.shape[0]):
@@ -135,7 +126,7 @@ def _histogram(image, counts):
                 counts[channel, image[y, x, channel]] += 1
 
 
-@kernel
+@inlined
 def _look_up(image, view, table):
     for y in range(image.shape[0]):
         for x in range(image.shape[1]):

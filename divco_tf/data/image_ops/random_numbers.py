@@ -5,14 +5,16 @@ So a view depends on nothing but these, and a kernel may run in any thread. The 
 (Steele, Lea and Flood, "Fast splittable pseudorandom number generators", OOPSLA 2014); `data.draws` has it in Python.
 """
 
+import contextlib
 import functools
 import hashlib
 import importlib.resources
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from importlib.resources.abc import Traversable
 
 import numba
+import numba.core.event
 import numpy as np
 
 from divco_tf import compat
@@ -23,16 +25,44 @@ _11, _27, _30, _31, _32, _1 = (np.uint64(number) for number in (11, 27, 30, 31, 
 _VIEWS = np.uint64(0x7669657773)  # "views": sets these draws apart from the model's
 
 
-def kernel(function: Callable) -> Callable:
+def kernel(function: Callable, *, inline: str = "never") -> Callable:
     """`numba.njit` without the GIL, compiled at the first call and cached on disk where a folder can be written."""
+    compiler = functools.partial(numba.njit, nogil=True, inline=inline)
     try:
-        compiled = numba.njit(nogil=True, cache=True)(function)
+        compiled = compiler(cache=True)(function)
     except RuntimeError:  # numba found neither __pycache__ nor the user's cache folder writable
-        return numba.njit(nogil=True)(function)
+        return compiler()(function)
     # Kernels call kernels of other files, whose changes numba (0.68) does not notice: it stamps a function's cache with
     # its own file's time and size only. Files of a reproducible build are equal in both, so the stamp is their content.
     compat.stamp_cache(compiled, stamp(importlib.resources.files(__package__)))
     return compiled
+
+
+inlined = functools.partial(kernel, inline="always")
+"""A kernel whose body stands in those that call it; it is compiled by itself only where Python calls it.
+
+A kernel costs compiling some 0.1 s, and again in each that it is linked into. So what is small, or stands between two
+large ones, is inlined; but not all, since numba's own time grows with the square of a function's length.
+"""
+
+
+@contextlib.contextmanager
+def compiling_told(report: Callable[[str], None]) -> Iterator[None]:
+    """Says, once and in one line, that kernels are compiled in this context: when they are not in the cache."""
+    told = []
+
+    class Listener(numba.core.event.Listener):
+        def on_start(self, event: numba.core.event.Event) -> None:
+            module = event.data["dispatcher"].py_func.__module__
+            if module.startswith(f"{__package__}.") and not told:
+                told.append(module)
+                report("compiling the operations of views: 5 to 15 s, once on a machine")
+
+        def on_end(self, event: numba.core.event.Event) -> None:
+            pass
+
+    with numba.core.event.install_listener("numba:compile", Listener()):
+        yield
 
 
 @functools.cache
@@ -43,7 +73,7 @@ def stamp(folder: Traversable) -> str:
     return hashlib.sha256(repr(contents).encode()).hexdigest()
 
 
-@kernel
+@inlined
 def fold(key, counter):
     """A new key from a key and a counter, all uint64."""
     bits = key + (counter + _1) * _GOLDEN
@@ -52,13 +82,13 @@ def fold(key, counter):
     return bits ^ (bits >> _31)
 
 
-@kernel
+@inlined
 def uniform(key, counter):
     """A float64 in [0, 1), of 53 bits, from a key and a counter (uint64)."""
     return np.float64(fold(key, counter) >> _11) * 2.0**-53
 
 
-@kernel
+@inlined
 def below(key, counter, limit):
     """An int64 in [0, limit), from a key and a counter (uint64)."""
     return np.int64(uniform(key, counter) * limit)
