@@ -112,7 +112,9 @@ class _Run:
         source = self._sources.pop("train")
         tell_unusual(source, report=report)
         self.pipeline = make_pipeline(experiment, self._cached(source), on_error=options.on_error, part=self.job.part)
-        warm_up = threading.Thread(target=self.pipeline.warm_up, daemon=True)  # while the model is built
+        warm_up = threading.Thread(  # while the model is built
+            target=self.pipeline.warm_up, kwargs={"report": self.report}, daemon=True
+        )
         warm_up.start()
         self.steps_per_epoch = self.pipeline.steps_per_epoch
         self.total_steps = experiment.epochs * self.steps_per_epoch

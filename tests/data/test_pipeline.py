@@ -112,6 +112,14 @@ def test_what_a_source_of_the_users_gives_is_checked(source, told, policy):
     assert "\n" not in str(error.value)
 
 
+@pytest.mark.parametrize("labels", [[0.9, 1.2], [0, float("nan")], ["0", "1"], [None, 1]])
+def test_labels_that_are_no_class_numbers_are_refused(labels):
+    with pytest.raises(InputError, match="Labels are class numbers. Received: ") as error:
+        ArraySource(np.zeros((2, 8, 8, 3), np.uint8), labels, ("a", "b"))
+    assert "\n" not in str(error.value)
+    assert ArraySource(np.zeros((2, 8, 8, 3), np.uint8), [1.0, 0.0], ("a", "b")).labels.tolist() == [1, 0]
+
+
 def test_evaluation_checks_what_a_source_gives_too():
     for source, told in ((Mine(lambda: np.zeros((8, 8, 3))), "float64"), (Mine(labels=np.arange(16)), "2 to 2 from")):
         dataset = evaluation_dataset(source, batch_size=16, preprocess=Preprocessing(8, MEAN, STD))

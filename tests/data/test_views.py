@@ -3,6 +3,7 @@
 import concurrent.futures
 import math
 
+import numba
 import numba.core.caching
 import numpy as np
 import pytest
@@ -189,6 +190,23 @@ def test_kernels_give_the_same_in_threads_and_inside_tf_data():
         lambda step: tf.numpy_function(lambda s: at(int(s)), [step], tf.float32), num_parallel_calls=4
     )
     np.testing.assert_array_equal(list(inside.as_numpy_iterator()), expected)
+
+
+def test_compiling_is_told_once_and_only_when_it_is_needed():
+    lines = []
+    one, other = (
+        random_numbers.kernel(function) for function in (lambda number: number + 1, lambda number: number - 1)
+    )
+    for kernel in (one, other):
+        kernel.py_func.__module__ = random_numbers.__name__
+    with random_numbers.compiling_told(lines.append):
+        assert not lines
+        assert one(1) == 2 and other(1) == 0
+        assert len(lines) == 1 and lines[0].startswith("compiling the operations of views")
+    with random_numbers.compiling_told(lines.append):
+        one(1)
+        numba.njit(lambda number: number)(1)  # not ours
+    assert len(lines) == 1
 
 
 def test_a_kernel_compiles_where_no_folder_can_hold_the_cache(monkeypatch):

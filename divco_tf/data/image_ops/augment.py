@@ -117,14 +117,14 @@ def apply_step(record, image, view, counts, table):
         photometry.sharpness(image, view, argument)
     elif code == _POSTERIZE:
         photometry.posterize(image, view, np.int64(argument))
-    elif code == _SOLARIZE or code == _INVERT:
-        photometry.solarize(image, view, argument if code == _SOLARIZE else 0.0)
     elif code == _SOLARIZE_ADD:
         photometry.solarize_add(image, view, argument)
     elif code == _AUTO_CONTRAST:
         photometry.auto_contrast(image, view, counts, table)
-    else:
+    elif code == _EQUALIZE:
         photometry.equalize(image, view, counts, table)
+    else:  # to invert is to solarize all levels
+        photometry.solarize(image, view, argument if code == _SOLARIZE else 0.0)
 
 
 @inlined

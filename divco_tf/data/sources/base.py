@@ -124,7 +124,13 @@ class ArraySource(Source):
     def __init__(
         self, images: np.ndarray, labels: np.ndarray, class_names: Iterable[str], *, name: str = "images"
     ) -> None:
-        self.images, self.labels = images, np.asarray(labels, np.int64)
+        labels = np.asarray(labels)
+        whole = labels.dtype.kind in "iuf" and np.isfinite(labels).all() and (labels == np.rint(labels)).all()
+        if not whole:
+            raise InputError(
+                f"Labels are class numbers. Received: {labels.dtype} {labels.ravel()[:4].tolist()}; integers would work."
+            )
+        self.images, self.labels = images, labels.astype(np.int64)
         self.class_names, self.name = tuple(class_names), name
         if images.dtype != np.uint8 or images.ndim != 4 or images.shape[3] != 3 or images.shape[1] != images.shape[2]:
             raise InputError(
