@@ -29,7 +29,7 @@ def check_images(images: Any, shape: tuple[int | None, ...], *, of: str) -> np.n
     return images
 
 
-def check_labels(labels: Any, *, count: int, num_classes: int, of: str) -> np.ndarray:
+def check_labels(labels: Any, count: int, *, num_classes: int, of: str) -> np.ndarray:
     """Refuses labels (of `count` images, from `of`) that are no class numbers.
 
     Raises:

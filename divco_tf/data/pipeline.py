@@ -96,6 +96,7 @@ class ViewPipeline:
         )
         self._identical_views, self._skips = identical_views, on_error == "skip"
         self._part = (part[0] * batch_size // part[1], (part[0] + 1) * batch_size // part[1])
+        self._order_key = draws.fold(draws.ORDER, seed)
         self._pool: concurrent.futures.ThreadPoolExecutor | None = None
 
     @property
@@ -272,7 +273,7 @@ class ViewPipeline:
 
     def _order(self, epoch: int, start: int, stop: int) -> np.ndarray:
         """The images at places [start, stop) of an epoch's random order."""
-        return shuffled(draws.fold(draws.ORDER, self.seed, epoch), size=len(self.source), start=start, stop=stop)
+        return shuffled(draws.fold(self._order_key, epoch), size=len(self.source), start=start, stop=stop)
 
 
 def _told(source: Source) -> str:
@@ -284,12 +285,11 @@ def _read_batch(source: Source, indices: np.ndarray) -> np.ndarray:
 
 
 def _labels_of(source: Source, indices: np.ndarray) -> np.ndarray:
-    labels = source.labels_of(indices)
-    return check_labels(labels, count=len(indices), num_classes=source.num_classes, of=_told(source))
+    return check_labels(source.labels_of(indices), len(indices), num_classes=source.num_classes, of=_told(source))
 
 
 def _check_step(step: int) -> None:
-    if fields.checked(step, int, "step") < 0:
+    if not isinstance(step, int | np.integer) or step < 0:
         raise InputError(f"Steps count from 0. Received: {step}.")
 
 

@@ -33,8 +33,11 @@ def test_every_entry_lands_in_its_branch_and_layout():
 
 
 def test_counters_of_batches_are_passed_over():
-    stack = tiny.tiny_stack()
-    import_state_dict(stack, {**state_dict(stack), "models.0.norm.num_batches_tracked": np.array(7)})
+    plain, counted = tiny.tiny_stack(), tiny.tiny_stack()
+    import_state_dict(plain, state_dict(plain))
+    import_state_dict(counted, {**state_dict(plain), "models.0.norm.num_batches_tracked": np.array(7)})
+    for name, value in plain.stacked_values().items():
+        np.testing.assert_array_equal(counted.stacked_values()[name], value)
 
 
 def without(state):

@@ -76,10 +76,7 @@ def erase(view, key, erasing):
         if hole_height < height and hole_width < width:
             top = below(key, counter + _1 + _1, height - hole_height + 1)
             left = below(key, counter + _1 + _1 + _1, width - hole_width + 1)
-            for y in range(top, top + hole_height):
-                for x in range(left, left + hole_width):
-                    for channel in range(3):
-                        view[y, x, channel] = 0
+            view[top : top + hole_height, left : left + hole_width] = 0
             return
 
 

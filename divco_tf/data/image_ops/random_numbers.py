@@ -151,16 +151,22 @@ def shuffled(key: int, *, size: int, start: int = 0, stop: int | None = None) ->
       start: the first place.
       stop: one after the last; None is the end.
     """
-    rows = math.isqrt(size - 1) + 1
-    rows += rows % 2
-    columns = -(-size // rows)
-    settings = (np.uint64(key), _ROUNDS if size >= _SMALL else _ROUNDS_SMALL, *map(np.uint64, (rows, columns, size)))
+    key, grid = np.uint64(key), _grid(size)
     numbers = np.arange(start, size if stop is None else stop, dtype=np.uint64)
-    if _shuffle(numbers, *settings):
+    if _shuffle(numbers, key, *grid):
         beyond = np.flatnonzero(numbers >= size)
         while beyond.size:
             again = numbers[beyond]
-            _shuffle(again, *settings)
+            _shuffle(again, key, *grid)
             numbers[beyond] = again
             beyond = beyond[again >= size]
     return numbers.view(np.int64)
+
+
+@functools.lru_cache(maxsize=64)
+def _grid(size: int) -> tuple[int, np.uint64, np.uint64, np.uint64]:
+    """Rounds, rows, columns and size of an order."""
+    rows = math.isqrt(size - 1) + 1
+    rows += rows % 2
+    columns = -(-size // rows)
+    return _ROUNDS if size >= _SMALL else _ROUNDS_SMALL, np.uint64(rows), np.uint64(columns), np.uint64(size)

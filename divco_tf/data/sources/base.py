@@ -125,11 +125,9 @@ class ArraySource(Source):
         self, images: np.ndarray, labels: np.ndarray, class_names: Iterable[str], *, name: str = "images"
     ) -> None:
         labels = np.asarray(labels)
-        whole = labels.dtype.kind in "iuf" and np.isfinite(labels).all() and (labels == np.rint(labels)).all()
-        if not whole:
-            raise InputError(
-                f"Labels are class numbers. Received: {labels.dtype} {labels.ravel()[:4].tolist()}; integers would work."
-            )
+        if labels.dtype.kind not in "iuf" or not (np.isfinite(labels) & (labels == np.rint(labels))).all():
+            shown = labels.ravel()[:4].tolist()
+            raise InputError(f"Labels are class numbers. Received: {labels.dtype} {shown}; integers would work.")
         self.images, self.labels = images, labels.astype(np.int64)
         self.class_names, self.name = tuple(class_names), name
         if images.dtype != np.uint8 or images.ndim != 4 or images.shape[3] != 3 or images.shape[1] != images.shape[2]:
