@@ -4,6 +4,7 @@ import dataclasses
 
 from divco_tf import fields
 from divco_tf.data.augmentations import get_augmentation
+from divco_tf.data.operations import check_name
 from divco_tf.errors import InputError
 from divco_tf.registry import did_you_mean
 
@@ -117,6 +118,9 @@ POLICIES = {
 }
 
 
+_OURS = frozenset(POLICIES)
+
+
 def get_policy(name: str) -> ViewPolicy:
     """The view policy called `name`; "cifar10+trivial_augment" adds augmentations to a policy, by name.
 
@@ -126,5 +130,7 @@ def get_policy(name: str) -> ViewPolicy:
     base, *added = fields.checked(name, str, "name of a view policy").split("+")
     if base not in POLICIES:
         raise InputError(f"Unknown view policy. Received: {name}.{did_you_mean(base, POLICIES)}")
+    if base not in _OURS:  # added to the table by the user
+        check_name(base, "a view policy", separators="+, ")
     policy = POLICIES[base]
     return dataclasses.replace(policy, augment=(*policy.augment, *added)) if added else policy

@@ -70,6 +70,15 @@ def test_a_plus_adds_augmentations_to_a_policy():
         get_policy("cifar1+trivial_augment")
 
 
+def test_a_policy_of_the_users_has_a_name_of_its_own(monkeypatch):
+    monkeypatch.setitem(POLICIES, "mine", ViewPolicy(pad=2))
+    assert get_policy("mine+trivial_augment").pad == 2
+    for taken in ("trivial_augment", "rotate", "rand-m9"):
+        monkeypatch.setitem(POLICIES, taken, ViewPolicy())
+        with pytest.raises(InputError, match=f"Received: .?{taken}.* would work"):
+            get_policy(taken)
+
+
 def test_a_view_is_cropped_in_one_way():
     with pytest.raises(InputError, match="pad=4 and resized_crop"):
         ViewPolicy(resized_crop=ResizedCrop())
