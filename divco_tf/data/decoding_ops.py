@@ -11,6 +11,7 @@ Only operations that old servers know are used: a graph that names another does 
 import tensorflow as tf
 
 _BYTES = [bytes([value]) for value in range(256)]
+_OTHERS = (r"GIF8\C*", r"RIFF\C{4}WEBP", r"BM\C*")  # what they begin with
 _GREY = b"".join(byte * 3 for byte in _BYTES)
 
 
@@ -27,13 +28,20 @@ def decode(data: tf.Tensor) -> tf.Tensor:
       tf.errors.InvalidArgumentError: it is no image, or it is truncated or corrupt. That is noticed less often than in
         training: of a GIF or JPEG with damaged pixels, but with its end, what can be read is returned.
     """
-    prefix = tf.strings.substr(data, 0, 12)
-    kinds = {r"GIF8\C*": _gif, r"RIFF\C{4}WEBP": _webp, r"BM\C*": _bmp}
-    matches = [tf.cast(tf.strings.regex_full_match(prefix, pattern), tf.int32) for pattern in kinds]
-    kind = tf.add_n([number * match for number, match in enumerate(matches, start=1)])
-    branches = [decode_jpeg_or_png, *kinds.values()]
     with tf.device("CPU:0"):
-        return tf.switch_case(kind, [lambda branch=branch: branch(data) for branch in branches])
+        prefix = tf.strings.substr(data, 0, 12)
+        is_other = tf.strings.regex_full_match(prefix, "|".join(_OTHERS))
+        return tf.cond(is_other, lambda: _decode_other(data, prefix), lambda: decode_jpeg_or_png(data))
+
+
+# A function of its own, for a branch that is not taken still costs time for each of its operations: together as much as
+# a small image's decoding.
+@tf.function(autograph=False, experimental_attributes={"_noinline": True})
+def _decode_other(data: tf.Tensor, prefix: tf.Tensor) -> tf.Tensor:
+    """A GIF, WebP or BMP image."""
+    matches = [tf.strings.regex_full_match(prefix, pattern) for pattern in _OTHERS]
+    decoded = [lambda decoder=decoder: decoder(data) for decoder in (_gif, _webp, _bmp)]
+    return tf.switch_case(tf.argmax(tf.cast(matches, tf.int32), output_type=tf.int32), decoded)
 
 
 def decode_jpeg_or_png(data: tf.Tensor) -> tf.Tensor:

@@ -84,6 +84,7 @@ class Preprocessing:
         def row(top: tf.Tensor) -> tf.Tensor:
             return _bicubic(images, sides, tf.stack([top, 0]), (1, size))
 
+        @tf.function(autograph=False, experimental_attributes={"_noinline": True})  # costs nothing where not taken
         def rows() -> tf.Tensor:  # of a tall strip: its width, if it came first, would make a large image of it
             single = tf.map_fn(row, tf.range(sides[0]), fn_output_signature=tf.TensorSpec([None, 1, size, 3]))
             return tf.transpose(single[:, :, 0], [1, 0, 2, 3])
