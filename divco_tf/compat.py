@@ -8,6 +8,7 @@ TensorFlow 2.21, Keras 3.15, numba 0.68 and keras-cv 0.9. Nothing is imported be
 import contextlib
 import dataclasses
 import os
+import re
 from collections import defaultdict
 from collections.abc import Callable, Iterator
 from typing import Any
@@ -126,9 +127,22 @@ def made_trainable(layer: Any) -> list[Any]:
     return list(layer._trainable_variables)
 
 
+def set_initializer(variable: Any, initializer: Any) -> None:
+    """Replaces the initializer of a deferred variable, by weights that its builder has read."""
+    variable._initializer = initializer
+
+
 def flat_layers(layer: Any, *, include_self: bool = True) -> list[Any]:
     """A layer with all layers in it, however deep; sizes, batch norms and random layers are found so."""
     return list(layer._flatten_layers(include_self=include_self))
+
+
+_BOLD = re.compile(r"\x1b\[\d*m")
+
+
+def plain_text(message: str) -> str:
+    """A message of Keras without the terminal's codes for bold, in which it puts what a layer's call raised."""
+    return _BOLD.sub("", message)
 
 
 # Keras: functional models

@@ -38,7 +38,7 @@ class Registry(Generic[Entry]):
         self._group = entry_points
         self._entries: dict[str, Entry] = {}
         self._parsers: list[tuple[str, Callable[[str], Entry | None]]] = []
-        self._loaded: set[str] = set()
+        self._loaded: dict[str, Exception | None] = {}  # by entry point, what went wrong
 
     def add(self, name: str, entry: Entry) -> None:
         """Adds `entry` under `name`; a name is given once.
@@ -72,8 +72,14 @@ class Registry(Generic[Entry]):
         if entry is None:
             shapes = "".join(f" Also any {shape}." for shape, _ in self._parsers)
             none = "" if self._entries or shapes else " None is registered; an import, or a package, registers them."
+            broken = "".join(
+                f" The plugin {plugin}, which may have it, cannot be loaded ({_told(error)})."
+                for plugin, error in self._loaded.items()
+                if error is not None
+            )
             raise InputError(
-                f"Unknown {self.noun}. Received: {name}.{did_you_mean(name, self._entries)}{shapes}{none}{self._listed}"
+                f"Unknown {self.noun}. Received: {name}.{did_you_mean(name, self._entries)}{shapes}{none}{broken}"
+                f"{self._listed}"
             )
         return entry
 
@@ -105,16 +111,21 @@ class Registry(Generic[Entry]):
         if self._group is None:
             return
         for point in importlib.metadata.entry_points(group=self._group):
-            if point.value in self._loaded or (only is not None and point.name != only):
+            if only is not None and point.name != only:
                 continue
-            try:
-                point.load()
-            except Exception as error:
-                # Somebody else's package must not break ours unless it was asked for by name.
-                if only is not None:
-                    raise InputError(
-                        f"The plugin of {self.noun} {point.name} cannot be loaded ({type(error).__name__}: {error}). "
-                        f"Received: entry point {point.value}; reinstall or remove that package."
-                    ) from error
-                continue
-            self._loaded.add(point.value)
+            if point.value not in self._loaded:  # a broken one is not tried again: its import may take seconds
+                try:
+                    point.load()
+                    self._loaded[point.value] = None
+                except Exception as error:
+                    self._loaded[point.value] = error
+            # Somebody else's package must not break ours unless it was asked for by name.
+            if only is not None and (error := self._loaded[point.value]) is not None:
+                raise InputError(
+                    f"The plugin of {self.noun} {point.name} cannot be loaded ({_told(error)}). "
+                    f"Received: entry point {point.value}; reinstall or remove that package."
+                ) from error
+
+
+def _told(error: Exception) -> str:
+    return " ".join(f"{type(error).__name__}: {error}".split())

@@ -2,6 +2,7 @@
 
 import importlib
 import inspect
+import os
 
 import keras
 import numba
@@ -57,6 +58,42 @@ def test_deferred_variables_have_an_initializer_and_are_forgotten():
         pass  # gives values to what is on Keras's list at its end
     assert variable._value is None
     assert compat.initializer_of(variable).value == 3.0
+
+
+def test_an_initializer_is_replaced():
+    with compat.forgotten_deferred_variables(), keras.StatelessScope(initialize_variables=False):
+        variable = keras.Variable("zeros", shape=(2,), dtype="float32")
+    compat.set_initializer(variable, "another")
+    assert compat.initializer_of(variable) == "another"
+
+
+def test_the_policy_of_a_thread_that_has_none_stays_none():
+    mine = compat.exchange_dtype_policy(None)
+    try:
+        assert compat.exchange_dtype_policy("mixed_bfloat16") is None
+        assert keras.layers.ReLU().compute_dtype == "bfloat16"
+        assert compat.exchange_dtype_policy(None).name == "mixed_bfloat16"
+        assert keras.layers.ReLU().compute_dtype == "float32"  # of floatx, and a policy is made of it
+        assert compat.exchange_dtype_policy(None).name == "float32"
+    finally:
+        compat.exchange_dtype_policy(mine)
+
+
+def test_keras_puts_codes_for_bold_around_what_a_call_raises():
+    class Failing(keras.layers.Layer):
+        def call(self, x):
+            raise ValueError("why")
+
+    with pytest.raises(ValueError) as error:
+        Failing()(tf.ones([1]))
+    assert "\x1b[" in str(error.value)
+    assert "why" in compat.plain_text(str(error.value)).splitlines()
+
+
+def test_keras_cv_is_imported_whatever_the_environment_says_of_legacy_keras(monkeypatch):
+    monkeypatch.setenv("TF_USE_LEGACY_KERAS", "1")
+    assert compat.keras_cv().models.ResNetV2Backbone
+    assert os.environ["TF_USE_LEGACY_KERAS"] == "1"
 
 
 def test_names_begin_anew_and_go_on_after():

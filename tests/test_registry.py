@@ -147,6 +147,20 @@ def test_a_broken_plugin_breaks_its_own_name_only(pluggable, plugins):
         pluggable.get("bazil")
 
 
+def test_a_broken_plugin_is_tried_once_and_told_with_a_name_that_is_not_found(pluggable, plugins):
+    plugins.loads = {"basil": fail}
+    for _ in range(3):
+        pluggable.names()
+    for _ in range(2):
+        with pytest.raises(InputError, match=r"plugin of dish basil cannot be loaded.*No module named 'basil'"):
+            pluggable.get("basil")
+    with pytest.raises(InputError) as error:
+        pluggable.get("soup_of_basil")
+    assert "The plugin package_basil, which may have it, cannot be loaded (ModuleNotFoundError: " in str(error.value)
+    assert "\n" not in str(error.value)
+    assert plugins.loaded == ["basil"]
+
+
 def test_a_plugin_that_takes_a_name_of_ours_does_not_replace_it(pluggable, plugins):
     plugins.loads["impostor"] = lambda: pluggable.add("lasagne", "false")
     assert pluggable.names() == ("lasagne",)

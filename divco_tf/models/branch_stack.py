@@ -359,10 +359,17 @@ class BranchStack(inputs.OneLine, keras.Model):
             )
         self.assign_stacked({name: store[str(place)] for place, name in enumerate(self._by_name())})
 
-    def summary(self, line_length: int = 100, print_fn: Callable[[str], None] | None = None, **_: Any) -> None:
+    def summary(
+        self, line_length: int = 100, print_fn: Callable[[str], None] | None = None, expand_nested: bool = False
+    ) -> None:
         """Prints the template's layers with their outputs and their parameters over all S branches."""
-        title = f"{self.name}: {self.split_factor} branches of {self.spec}"
-        table = layer_table(self.network.template, copies=self.split_factor, title=title, line_length=line_length)
+        table = layer_table(
+            self.network.template,
+            copies=self.split_factor,
+            title=f"{self.name}: {self.split_factor} branches of {self.spec}",
+            line_length=line_length,
+            expand_nested=expand_nested,
+        )
         (print_fn or print)(table)
 
     def get_config(self) -> dict:

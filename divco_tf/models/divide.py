@@ -13,6 +13,7 @@ These are the paper's rules. `models.budget` divides by any split factor: it sea
 
 import dataclasses
 import math
+import warnings
 from collections.abc import Callable, Mapping
 from typing import Any, TypeVar
 
@@ -112,6 +113,14 @@ def divide(spec: Spec, split_factor: int, *, regularisers: bool = True, widths: 
     check_split_factor(split_factor)
     if split_factor == 1:
         return spec
+    rules = [field for field in dataclasses.fields(spec) if _RULE in field.metadata]
+    if widths and all(field.metadata[_REGULARISER] for field in rules):
+        warnings.warn(
+            f"{type(spec).__name__} does not say how a width divides: {split_factor} networks of full size. "
+            f"Received: split_factor={split_factor}; copies={split_factor} says so, or a field declared with "
+            "divided(by_sqrt_split), say.",
+            stacklevel=3,
+        )
     changes = {}
     for field in dataclasses.fields(spec):
         if _RULE not in field.metadata or not (regularisers if field.metadata[_REGULARISER] else widths):

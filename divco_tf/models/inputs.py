@@ -7,12 +7,11 @@ from typing import Any
 
 import tensorflow as tf
 
-from divco_tf import keras_settings
+from divco_tf import compat, keras_settings
 from divco_tf.errors import InputError
 from divco_tf.models import draws
 
 _REFUSED = "Views do not fit the stack. Received: shape"
-_BOLD = re.compile(r"\x1b\[\d*m")  # Keras prints its messages so
 _RAISED_IN_GRAPH = re.compile(r"assertion failed: (\[[^\n]*?Received: [^\n]*\])")
 
 
@@ -80,7 +79,7 @@ def told_in_one_line() -> Iterator[None]:
     try:
         yield
     except InputError as error:
-        lines = [line for line in _BOLD.sub("", str(error)).splitlines() if "Received: " in line]
+        lines = [line for line in compat.plain_text(str(error)).splitlines() if "Received: " in line]
         if not lines or lines[0] == str(error):
             raise
         raise InputError(re.sub(r"^\s*(\w+\.)*(InputError: )?", "", lines[0]).strip()) from None

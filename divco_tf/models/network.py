@@ -7,6 +7,7 @@ import keras
 import tensorflow as tf
 
 from divco_tf import compat, keras_settings
+from divco_tf.errors import InputError
 from divco_tf.models import remat as recomputation
 from divco_tf.models.template import weights_and_statistics
 
@@ -63,8 +64,13 @@ class Network:
     ) -> tuple[tf.Tensor, list[tf.Tensor]]:
         """Keras's `stateless_call`, whose order of variables depends on what is frozen."""
         values = zip((*self.weights, *self.statistics), (*weights, *statistics), strict=True)
-        with keras.StatelessScope(state_mapping=values) as scope:
+        with keras.StatelessScope(state_mapping=values, collect_losses=True) as scope:
             logits = self.template([view, draw], training=training)
+            if scope.losses:  # of a layer that says its output's shape, so that it has not been called before
+                raise InputError(
+                    "A layer adds a loss, which a stack drops. Received: add_loss in the network's call; weight decay "
+                    "of the optimizer, or a loss of one's own train step, would work."
+                )
             return logits, [scope.get_current_value(variable) for variable in self.statistics]
 
     @contextlib.contextmanager

@@ -174,8 +174,10 @@ def _multiply_adds_inside(outer: keras.Layer, counted: list[keras.Layer], argume
     return sum(totals)
 
 
-def layer_table(template: keras.Model, *, copies: int, title: str, line_length: int = 100) -> str:
-    """The layers of a functional model as text, with the parameters of `copies` of it."""
+def layer_table(
+    template: keras.Model, *, copies: int, title: str, line_length: int = 100, expand_nested: bool = False
+) -> str:
+    """The layers of a functional model as text, with the parameters of `copies` of it; those of models in it, too."""
     widths = (int(line_length * 0.5), int(line_length * 0.3))
 
     def row(*cells: str) -> str:
@@ -183,9 +185,16 @@ def layer_table(template: keras.Model, *, copies: int, title: str, line_length: 
 
     rule = "-" * line_length
     rows = [title, rule, row("layer", "output of a branch", f"parameters x {copies}"), rule]
-    for layer in template.layers:
-        shape = str(tuple(layer.output.shape)) if hasattr(layer, "output") else ""
-        rows.append(row(f"{layer.name} ({type(layer).__name__})", shape, f"{copies * layer.count_params():,}"))
+
+    def add(model: keras.Model, indent: str) -> None:
+        for layer in model.layers:
+            shape = str(tuple(layer.output.shape)) if hasattr(layer, "output") else ""
+            name = f"{indent}{layer.name} ({type(layer).__name__})"
+            rows.append(row(name, shape, f"{copies * layer.count_params():,}"))
+            if expand_nested and isinstance(layer, keras.Model):
+                add(layer, f"{indent}  ")
+
+    add(template, "")
     statistics = sum(math.prod(variable.shape) for variable in template.non_trainable_variables)
     rows += [rule, f"trainable: {copies * count_parameters(template):,}  statistics: {copies * statistics:,}"]
     return "\n".join(rows)

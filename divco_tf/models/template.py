@@ -5,12 +5,14 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 import keras
+import numpy as np
 import tensorflow as tf
 
 from divco_tf import compat, keras_settings
 from divco_tf.errors import InputError
-from divco_tf.models import draws
-from divco_tf.models.backbones import Backbone, backbone_of
+from divco_tf.models import builder_checks, draws
+from divco_tf.models.backbones import backbone_of
+from divco_tf.models.builder_checks import is_seeded
 
 PRECISIONS = ("float32", "mixed_bfloat16", "mixed_float16")
 
@@ -44,9 +46,16 @@ def build_template(
     with compat.forgotten_deferred_variables(), deferred, keras_settings.ours(precision), compat.fresh_names():
         image = keras.Input(input_shape, name="image")
         draw = keras.Input(draws.DRAW_SHAPE, dtype="uint64", name="draw")
-        logits = backbone.builder(spec, image, draw=draw, num_classes=num_classes)
-        template = keras.Model([image, draw], logits, name="branch")
-    _check_logits(backbone, template, num_classes)
+        with builder_checks.no_losses(backbone.name):
+            logits = backbone.builder(spec, image, draw=draw, num_classes=num_classes)
+        logits = builder_checks.checked_logits(backbone.name, logits, num_classes)
+        template = builder_checks.functional(backbone.name, [image, draw], logits)
+    builder_checks.check_network(backbone.name, template)
+    for variable in template.variables:  # weights that the builder has read from somewhere
+        value = deferred.get_current_value(variable)
+        if value is not None and keras.backend.is_float_dtype(variable.dtype):
+            compat.set_initializer(variable, _Assigned(np.asarray(value)))
+    builder_checks.check_initializers(backbone.name, template)
     return template
 
 
@@ -83,7 +92,7 @@ def stacked_initializer(variable: keras.Variable, branches: range, seed: int) ->
         # (seed, counter) of one of Keras's random layers: each branch has masks of its own.
         seeds = [_seed_of(variable, branch, seed) for branch in branches]
         return lambda shape, dtype: tf.constant([[own, 0] for own in seeds], dtype, shape)
-    if "seed" not in getattr(initializer, "get_config", dict)():
+    if not is_seeded(initializer):
         return lambda shape, dtype: tf.stack([tf.cast(initializer(shape[1:], dtype=dtype), dtype)] * len(branches))
 
     def draw(shape: Sequence[int], dtype: Any) -> tf.Tensor:
@@ -113,12 +122,15 @@ def check_sizes(*, num_classes: int, input_shape: tuple[int, int, int], precisio
         raise InputError(f"Unknown precision. Received: {precision!r}; pass one of {', '.join(PRECISIONS)}.")
 
 
-def _check_logits(backbone: Backbone, template: keras.Model, num_classes: int) -> None:
-    shape = template.output.shape
-    if tuple(shape) != (None, num_classes):
-        raise InputError(
-            f"The builder of {backbone.name} does not return logits [B, {num_classes}]. Received: shape {shape}."
-        )
+class _Assigned(keras.initializers.Initializer):
+    """The value that a builder has assigned to a variable: every branch begins with it."""
+
+    def __init__(self, value: np.ndarray) -> None:
+        self._value = value
+
+    def __call__(self, shape: Sequence[int], dtype: Any = None) -> tf.Tensor:
+        """The value, which has the shape."""
+        return tf.ensure_shape(tf.cast(self._value, dtype), shape)
 
 
 def _seed_of(variable: keras.Variable, branch: int, seed: int) -> int:

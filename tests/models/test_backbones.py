@@ -90,7 +90,7 @@ def own_builder(spec: OwnSpec, image: Any, *, draw: Any, num_classes: int) -> An
 def test_a_plugin_is_a_spec_and_a_decorated_builder(clean_registry):
     assert register_backbone("own", OwnSpec())(own_builder) is own_builder
     assert BACKBONES.get("own") == Backbone("own", OwnSpec(), own_builder)
-    stack = build("own", split_factor=3, num_classes=5, input_shape=(4, 4, 3), width=2)
+    stack = build("own", copies=3, num_classes=5, input_shape=(4, 4, 3), width=2)
     assert stack(np.zeros((2, 3, 4, 4, 3), np.float32)).shape == (2, 3, 5)
 
 

@@ -9,6 +9,7 @@ Another package adds its own by the decorator, and by an entry point in the grou
 """
 
 import dataclasses
+import inspect
 import re
 from collections.abc import Callable, Collection, Mapping
 from typing import Any
@@ -78,6 +79,7 @@ def register_backbones(
             raise InputError(f"The spec of {name} is no frozen dataclass. Received: {spec!r}; decorate its class.")
 
     def decorate(builder: Builder) -> Builder:
+        _check_signature(builder)
         for name, spec in specs.items():
             family = _BUILDERS.setdefault(type(spec), {})
             other = next((entry.builder for entry in family.values()), builder)
@@ -100,6 +102,16 @@ def register_backbones(
         return builder
 
     return decorate
+
+
+def _check_signature(builder: Builder) -> None:
+    try:
+        inspect.signature(builder).bind("spec", "image", draw="draw", num_classes=2)
+    except TypeError as error:
+        raise InputError(
+            f"A builder is called as builder(spec, image, draw=draw, num_classes=K). "
+            f"Received: {builder.__name__}{inspect.signature(builder)} ({error})."
+        ) from error
 
 
 def backbone_of(spec: Any) -> Backbone:
