@@ -78,7 +78,9 @@ def find_version(path: str | pathlib.Path) -> pathlib.Path:
             if (folder / SAVED_MODEL).is_file():
                 return folder
     except OSError as error:
-        raise InputError(f"The folder cannot be read ({error.strerror}). Received: {path}.") from error
+        raise InputError(
+            f"The folder cannot be read ({error.strerror}). Received: {path}; make it readable."
+        ) from error
     raise InputError(f"No SavedModel lies there. Received: {path}; pass an export_dir, or a version's folder in it.")
 
 

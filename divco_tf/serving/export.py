@@ -166,8 +166,9 @@ def read_record(version_dir: str | pathlib.Path) -> dict[str, Any]:
     path = pathlib.Path(version_dir) / EXTRA / RECORD
     if not path.is_file():
         return {}
+    text = _read(path)
     try:
-        return dict(json.loads(_read(path)))
+        return dict(json.loads(text))
     except (ValueError, TypeError, RecursionError):
         raise InputError(f"The export's record is damaged. Received: {path}; export anew, or remove it.") from None
 
@@ -177,7 +178,9 @@ def _read(path: pathlib.Path) -> str:
         return path.read_text("utf-8")
     except (OSError, UnicodeDecodeError) as error:
         why = getattr(error, "strerror", None) or "no UTF-8"
-        raise InputError(f"A file of the export cannot be read ({why}). Received: {path}; export anew.") from error
+        raise InputError(
+            f"A file of the export cannot be read ({why}). Received: {path}; export the run anew, or make it readable."
+        ) from error
 
 
 def signature_lines(version_dir: str | pathlib.Path) -> list[str]:

@@ -107,6 +107,7 @@ DAMAGES = {
     "a text for a graph": ("saved_model.pb", lambda path: path.write_text("not a graph")),
     "half a record": ("assets.extra/divco.json", cut(0.5)),
     "a list for a record": ("assets.extra/divco.json", lambda path: path.write_text("[1]")),
+    "a record that is no text": ("assets.extra/divco.json", lambda path: path.write_bytes(b"\xff\xfe")),
     "names that are none": ("assets.extra/divco.json", lambda path: path.write_text('{"class_names": 7}')),
 }
 
