@@ -3,12 +3,15 @@
 import dataclasses
 import json
 import shutil
+import zlib
 
 import numpy as np
 import pytest
 import tensorflow as tf
 
 from divco_tf.data.sources import open_source
+from divco_tf.models.backbones import BACKBONES
+from divco_tf.models.template import build_template
 from divco_tf.training.evaluation import evaluate
 from divco_tf.training.experiment import load, open_run
 from divco_tf.training.loop import make_model, train
@@ -47,6 +50,21 @@ def test_positions_in_its_checkpoints_stand_for_the_variables_that_they_stood_fo
         found = {variable.path.split("/")[-1]: variable.numpy() for variable in variables}
         for place, known in enumerate(expected(name)["variables"][group]):
             np.testing.assert_array_equal(found[known.split("/")[-1]], stored.get_tensor(f"{group}/{place}"))
+
+
+ORDERS = json.loads((OLD / "order.json").read_text())
+"""Of a backbone of each family in 0.1.0: how many variables, and the CRC-32 of their names in order."""
+QUICK = {"efficientnet_b0", "efficientnet_b0_cifar", "keras_mobilenet", "shake_resnet26_2x96d", "wide_resnet16_12"}
+
+
+@pytest.mark.parametrize(
+    "name", [name if name in QUICK else pytest.param(name, marks=pytest.mark.slow) for name in ORDERS]
+)
+def test_variables_come_in_the_order_by_which_its_checkpoints_name_them(name):
+    template = build_template(BACKBONES.get(name).spec, num_classes=10, input_shape=(64, 64, 3))
+    variables = (*template.trainable_variables, *template.non_trainable_variables)
+    names = [variable.path.replace("/", ".") for variable in variables]
+    assert [len(names), zlib.crc32("\n".join(names).encode())] == ORDERS[name]
 
 
 def test_it_is_evaluated_as_it_was():
