@@ -1,11 +1,14 @@
 """A stack leaves Python by Keras's and TensorFlow's own ways, whole."""
 
+import json
+
 import keras
 import numpy as np
 import pytest
 import tensorflow as tf
 
 from tests import tiny
+from tests.reference import DATA
 from tests.tiny import lively, tiny_stack
 
 VIEWS = tiny.batch(3)[0]
@@ -46,3 +49,18 @@ def test_a_checkpoint_of_tensorflow_holds_every_variable_by_name(tmp_path):
     tf.train.Checkpoint(stack=again).restore(path).assert_existing_objects_matched()
     for ours, theirs in zip(again.variables, stack.variables, strict=True):
         np.testing.assert_array_equal(ours, theirs)
+
+
+OLD = DATA / "v0.1.0" / "keras"
+
+
+@pytest.mark.parametrize("name", ["model", "stack", "branch"])
+def test_keras_files_of_0_1_0_are_read_for_ever(name):
+    """Two branches of a WRN-10-1, two steps trained; written at 0.1.0, with what was predicted then."""
+    expected = json.loads((OLD / "expected.json").read_text())
+    views = (np.arange(2 * 2 * 8 * 8 * 3).reshape(2, 2, 8, 8, 3) % 7).astype(np.float32)
+    loaded = keras.models.load_model(OLD / f"{name}.keras")
+    predicted = loaded(views[:, 0] if name == "branch" else views)
+    np.testing.assert_allclose(predicted, expected[name], rtol=1e-4, atol=1e-6)
+    if name == "model":
+        assert int(loaded.optimizer.iterations.value) == expected["optimizer_steps"] == 2
