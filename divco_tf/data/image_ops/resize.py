@@ -7,7 +7,7 @@ pass over the width after 64 rows were turned into columns. That makes it severa
 
 import numpy as np
 
-from divco_tf.data.image_ops.random_numbers import below, kernel, uniform
+from divco_tf.data.image_ops.random_numbers import below, inlined, kernel, uniform
 
 BILINEAR, BICUBIC = 1, 2
 """Filters by their support in pixels of the target: a triangle, and Keys' cubic with a = -0.5."""
@@ -18,6 +18,7 @@ _1, _2, _3, _4 = (np.uint64(number) for number in range(1, 5))
 
 _PRECISION = 22  # bits behind the point: a sum needs 8 before it, one for overshoot and one for the sign
 _ONE, _HALF = 1 << _PRECISION, 1 << (_PRECISION - 1)
+_FIRST, _UPRIGHT = np.int64(0), np.bool_(False)  # no literals, which would be other types to numba
 _LANES = 64  # rows that become columns together: three steps of four
 
 
@@ -53,10 +54,10 @@ def resize(image, box, mirror, support, view):
     `box` is (top, left, height, width) in pixels, and inside of the image; nothing outside of it is looked at, as if it
     had been cut out first. `support` is `BICUBIC` or `BILINEAR`; both are antialiased.
     """
-    resize_and_cut(image, box, mirror, support, view.shape[:2], (np.int64(0), np.int64(0)), view)
+    resize_and_cut(image, box, mirror, support, view.shape[:2], (_FIRST, _FIRST), view)
 
 
-@kernel
+@inlined
 def resize_and_cut(image, box, mirror, support, sides, corner, view):
     """The same to `sides` (height, width), of which `view` takes what lies from `corner` (top, left) on.
 
@@ -67,18 +68,18 @@ def resize_and_cut(image, box, mirror, support, sides, corner, view):
     view_height, view_width, _ = view.shape
     rows = image.reshape(image.shape[0], 3 * image.shape[1])
     resized = view.reshape(view_height, 3 * view_width)
-    first_row, band_height, down = _coefficients(height, sides[0], corner[0], view_height, support, False)
+    first_row, band_height, down = _coefficients(height, sides[0], corner[0], view_height, support, _UPRIGHT)
     first_column, band_width, across = _coefficients(width, sides[1], corner[1], view_width, support, mirror)
     top, left = top + first_row, 3 * (left + first_column)
     # The cheaper pass first, by Pillow's rule: rounding in between makes it matter.
     if height - sides[0] > max(0, 2 * (width - sides[1])):
         narrow = np.empty((view_height, 3 * band_width), np.uint8)
         _combine_rows(rows, top, left, down, narrow)
-        _resize_width(narrow, 0, 0, across, resized)
+        _resize_width(narrow, _FIRST, _FIRST, across, resized)
     else:
         wide = np.empty((band_height, 3 * view_width), np.uint8)
         _resize_width(rows, top, left, across, wide)
-        _combine_rows(wide, 0, 0, down, resized)
+        _combine_rows(wide, _FIRST, _FIRST, down, resized)
 
 
 @kernel
@@ -159,7 +160,7 @@ def _resize_width(source, top, left, coefficients, target):
     scratch = np.empty(2 * _LANES * 3 * max(width, columns // 3), np.uint8)
     for start in range(0, height, _LANES):
         _rows_to_columns(source, top + start, top + height - 1, left, turned, scratch)
-        _combine_rows(turned, 0, 0, coefficients, resized)
+        _combine_rows(turned, _FIRST, _FIRST, coefficients, resized)
         _columns_to_rows(resized, start, target, beyond, scratch)
 
 
