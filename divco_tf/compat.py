@@ -36,7 +36,7 @@ HOOKS = (
         "keras:Model",
         "_maybe_symbolic_build",
         ("iterator", "data_batch"),
-        "overridden by CoTrainingModel: Keras's fails on uneven shares of a batch under MirroredStrategy, and takes one",
+        "overridden by CoTrainingModel: Keras's fails on uneven shares of a batch on replicas, and takes one",
     ),
     Hook(
         "keras:Optimizer",

@@ -17,6 +17,7 @@ from divco_tf.errors import InputError
 from divco_tf.models import draws, inputs, placement
 from divco_tf.models.backbones import backbone_of
 from divco_tf.models.divide import check_split_factor
+from divco_tf.models.keras_export import export_saved_model
 from divco_tf.models.network import Network
 from divco_tf.models.spec import branch_spec
 from divco_tf.models.spec_json import spec_from_json, spec_to_json
@@ -332,14 +333,14 @@ class BranchStack(inputs.OneLine, keras.Model):
         input_signature: Any = None,
         **options: Any,
     ) -> None:
-        """Keras's `export`; without `input_signature`, of float32 views [B, S, H, W, C] -> logits [B, S, K]."""
-        if input_signature is None:
-            shape = (None, self.split_factor, *self.view_shape)
-            input_signature = [keras.InputSpec(dtype="float32", shape=shape)]
+        """Keras's `export`: float32 views [B, S, H, W, C] or images [B, H, W, C] -> logits [B, S, K]."""
+        images, views = (None, *self.view_shape), (None, self.split_factor, *self.view_shape)
         if self.devices is not None:  # which need not be there where it is loaded
             self.on(None).export(filepath, format, verbose, input_signature, **options)
-            return
-        super().export(filepath, format, verbose, input_signature, **options)
+        elif input_signature is None and format == "tf_saved_model":
+            export_saved_model(self, filepath, shapes=(views, images), verbose=verbose, **options)
+        else:
+            super().export(filepath, format, verbose, input_signature or [keras.InputSpec("float32", views)], **options)
 
     def save_own_variables(self, store: dict) -> None:
         """Writes the variables for Keras's files: the same wherever they lie."""

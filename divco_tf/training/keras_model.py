@@ -7,6 +7,7 @@ import keras
 from divco_tf import compat
 from divco_tf.models.branch_stack import BranchStack
 from divco_tf.models.inputs import OneLine
+from divco_tf.models.keras_export import export_saved_model
 from divco_tf.training.keras_metrics import EnsembleMetrics, Means
 
 
@@ -49,15 +50,18 @@ class EntryPoints(OneLine, keras.Model):
     def export(
         self, filepath: Any, format: str = "tf_saved_model", input_signature: Any = None, **options: Any
     ) -> None:
-        """As Keras's, for images [B, H, W, C] unless a signature says otherwise: `serve` gives what `predict` does."""
-        if input_signature is None:
-            input_signature = [keras.InputSpec(shape=(None, *self.stack.view_shape), dtype="float32")]
+        """As Keras's, for images [B, H, W, C] or views unless a signature is given: `serve` gives `predict`'s."""
         if self.stack.devices is not None:  # which need not be there where it is loaded
             copy = type(self).from_config(self.get_config())
             copy.stack.assign_stacked(self.stack.stacked_values())
             copy.export(filepath, format, input_signature, **options)
-            return
-        super().export(filepath, format=format, input_signature=input_signature, **options)
+        elif input_signature is None and format == "tf_saved_model":
+            shape = self.stack.view_shape
+            shapes = ((None, *shape), (None, self.stack.split_factor, *shape))
+            export_saved_model(self, filepath, shapes=shapes, **options)
+        else:
+            images = keras.InputSpec(shape=(None, *self.stack.view_shape), dtype="float32")
+            super().export(filepath, format=format, input_signature=input_signature or [images], **options)
 
     def _maybe_symbolic_build(self, iterator: Any = None, data_batch: Any = None) -> None:
         """Nothing is left to build after `compile`; Keras's takes a batch for it, which a generator has once."""

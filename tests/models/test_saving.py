@@ -21,6 +21,8 @@ def test_a_stack_is_exported_before_it_has_been_called(tmp_path, devices):
     loaded = tf.saved_model.load(str(tmp_path))
     served = loaded.serve(tf.constant(VIEWS))
     np.testing.assert_allclose(served, stack(VIEWS), rtol=1e-6)
+    np.testing.assert_allclose(loaded.serve(tf.constant(VIEWS[:2, 0])), stack(VIEWS[:2, 0]), rtol=1e-6)
+    assert loaded.signatures["serving_default"].structured_input_signature[1]["images"].shape == (None, 2, 8, 8, 3)
 
 
 def test_an_exports_signature_may_be_of_images(tmp_path):
