@@ -337,6 +337,22 @@ def stamp_cache(compiled: Any, stamp: Any) -> None:
     compiled._cache._cache_file._source_stamp = stamp
 
 
+@contextlib.contextmanager
+def compilations_told(report: Callable[[Callable], None]) -> Iterator[None]:
+    """Calls `report` with each Python function that numba begins to compile in this context; else it is silent."""
+    from numba.core import event
+
+    class Listener(event.Listener):
+        def on_start(self, event: Any) -> None:
+            report(event.data["dispatcher"].py_func)
+
+        def on_end(self, event: Any) -> None:
+            pass
+
+    with event.install_listener("numba:compile", Listener()):
+        yield
+
+
 # keras-cv
 
 

@@ -271,6 +271,19 @@ def test_numbas_stamp_of_a_cached_kernel_is_replaced():
     assert index.load(("signature",)) is None
 
 
+def test_what_numba_compiles_is_told_while_it_is_asked_for():
+    @numba.njit
+    def kernel(x):
+        return x
+
+    told = []
+    with compat.compilations_told(told.append):
+        kernel(1)
+        kernel(2)
+    kernel(1.0)
+    assert told == [kernel.py_func]
+
+
 def test_keras_cvs_samplers_have_what_is_read_of_them():
     uniform, normal = compat.keras_cv_samplers()
     assert {"lower", "upper"} <= set(vars(uniform(0.0, 1.0)))

@@ -136,18 +136,7 @@ def _bmp(data: tf.Tensor) -> tf.Tensor:
     """Not compressed, of 1, 4, 8, 16, 24 or 32 bits a pixel."""
     raw = tf.io.decode_raw(data, tf.uint8)
     header = _number(raw, 14, 4)
-    first = tf.cond(
-        tf.equal(header, 12),
-        lambda: [_number(raw, 18, 2), _number(raw, 20, 2), _number(raw, 24, 2), 0, 0, 3],
-        lambda: [
-            _number(raw, 18, 4),
-            _number(raw, 22, 4),
-            _number(raw, 28, 2),
-            *(_number(raw, at, 4) for at in (30, 46)),
-            4,
-        ],
-    )
-    width, height, bits, compression, colours, entry = first
+    width, height, bits, compression, colours, entry = _bmp_header(raw, header)
     tf.debugging.Assert(
         tf.reduce_any(tf.equal(compression, [0, 3])), ["A BMP image that is compressed is not decoded."]
     )
@@ -181,19 +170,32 @@ def _bmp(data: tf.Tensor) -> tf.Tensor:
             lambda: tf.unstack(tf.cast(usual, tf.int64)),
         )
         size = bits // 8
-        pixels = tf.reshape(rows[:, : size * width], [-1, width, size])
-        pixels = tf.reduce_sum(
-            tf.cast(pixels, tf.int64)
-            * tf.bitwise.left_shift(tf.constant(1, tf.int64), 8 * tf.range(tf.cast(size, tf.int64))),
-            axis=-1,
-        )
-        channels = []
-        for mask in masks:
-            unit = tf.bitwise.bitwise_and(mask, -mask)
-            channels.append(tf.bitwise.bitwise_and(pixels, mask) // unit * 255 // (mask // unit))
-        return tf.cast(tf.stack(channels, axis=-1), tf.uint8)
+        return _fields(tf.reshape(rows[:, : size * width], [-1, width, size]), size, masks)
 
     return tf.case([(has_table, from_table), (tf.equal(bits, 24), from_bytes)], default=from_fields)
+
+
+def _bmp_header(raw: tf.Tensor, length: tf.Tensor) -> list[tf.Tensor]:
+    """Of a BMP file: width, height, bits a pixel, compression, colours in the table, bytes of each.
+
+    OS/2's header has 12 bytes, all others what Windows's begins with.
+    """
+    return tf.cond(
+        tf.equal(length, 12),
+        lambda: [*(_number(raw, at, 2) for at in (18, 20, 24)), 0, 0, 3],
+        lambda: [*(_number(raw, at, size) for at, size in ((18, 4), (22, 4), (28, 2), (30, 4), (46, 4))), 4],
+    )
+
+
+def _fields(pixels: tf.Tensor, size: tf.Tensor, masks: list[tf.Tensor]) -> tf.Tensor:
+    """Pixels of `size` bytes [H, W, size] to the channels that the masks cut out of them, stretched to 0..255."""
+    places = tf.bitwise.left_shift(tf.constant(1, tf.int64), 8 * tf.range(tf.cast(size, tf.int64)))
+    numbers = tf.reduce_sum(tf.cast(pixels, tf.int64) * places, axis=-1)
+    channels = []
+    for mask in masks:
+        unit = tf.bitwise.bitwise_and(mask, -mask)
+        channels.append(tf.bitwise.bitwise_and(numbers, mask) // unit * 255 // (mask // unit))
+    return tf.cast(tf.stack(channels, axis=-1), tf.uint8)
 
 
 def _number(raw: tf.Tensor, position: tf.Tensor | int, length: int, dtype: tf.DType = tf.int32) -> tf.Tensor:

@@ -14,7 +14,6 @@ from collections.abc import Callable, Iterator
 from importlib.resources.abc import Traversable
 
 import numba
-import numba.core.event
 import numpy as np
 
 from divco_tf import compat
@@ -51,17 +50,12 @@ def compiling_told(report: Callable[[str], None]) -> Iterator[None]:
     """Says, once and in one line, that kernels are compiled in this context: when they are not in the cache."""
     told = []
 
-    class Listener(numba.core.event.Listener):
-        def on_start(self, event: numba.core.event.Event) -> None:
-            module = event.data["dispatcher"].py_func.__module__
-            if module.startswith(f"{__package__}.") and not told:
-                told.append(module)
-                report("compiling the operations of views: 5 to 15 s, once on a machine")
+    def compiling(kernel: Callable) -> None:
+        if kernel.__module__.startswith(f"{__package__}.") and not told:
+            told.append(kernel)
+            report("compiling the operations of views: 5 to 15 s, once on a machine")
 
-        def on_end(self, event: numba.core.event.Event) -> None:
-            pass
-
-    with numba.core.event.install_listener("numba:compile", Listener()):
+    with compat.compilations_told(compiling):
         yield
 
 
