@@ -95,7 +95,7 @@ def test_a_stack_of_a_nested_spec_is_saved_and_loaded(tmp_path):
     assert BranchStack.from_config(stack.get_config()).spec == stack.spec
 
 
-@pytest.mark.parametrize("value", [np.zeros(2), lambda: 0, {1, 2}, (object(),), {"a": b"bytes"}], ids=repr)
+@pytest.mark.parametrize("value", [np.zeros(2), lambda: 0, {1, 2}, (object(),), {"a": b"bytes"}], ids=lambda value: type(value).__name__)
 def test_what_has_no_form_in_json_is_refused_in_one_line(value):
     with pytest.raises(InputError) as error:
         spec_to_json(NestedSpec(options=value))
