@@ -8,7 +8,7 @@ import keras
 import numpy as np
 
 from divco_tf.models import layers
-from divco_tf.models.backbones import register_backbones
+from divco_tf.models.backbones import BACKBONES, Backbone, register_backbones
 from divco_tf.models.branch_stack import BranchStack, build
 from divco_tf.models.divide import by_split, divided
 
@@ -42,6 +42,11 @@ def tiny(spec: TinySpec, image: Any, *, draw: Any, num_classes: int) -> Any:
         x = layers.norm(x, name="norm")
     x = layers.relu(x, name="relu")
     return layers.classifier(x, num_classes, dropout=spec.dropout, draw=draw)
+
+
+def shipped_backbones() -> list[Backbone]:
+    """Those of the package, without what tests and plugins register."""
+    return [entry for entry in BACKBONES.entries() if type(entry.spec).__module__.startswith("divco_tf.")]
 
 
 def tiny_stack(name: str = "tiny", **options: Any) -> BranchStack:

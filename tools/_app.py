@@ -205,7 +205,7 @@ def _flag_complaint(error: str) -> str:
 def _our_flags() -> list[flags.Flag]:
     """The program's flags, without those that absl brings, by name."""
     modules = flags.FLAGS.flags_by_module_dict().items()
-    ours = [flag for module, defined in modules if not module.startswith(("absl.", "tensorflow.")) for flag in defined]
+    ours = [flag for module, defined in modules if not module.startswith(("absl.", "tensorflow")) for flag in defined]
     return sorted(ours, key=lambda flag: flag.name)
 
 
