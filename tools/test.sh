@@ -21,4 +21,4 @@ imports="$("$python" -c 'from importlinter.cli import lint_imports_command as ru
     echo "$imports" >&2
     exit 1
 }
-exec "$python" -m pytest -q -n 2 --durations=10 "${selection[@]}" "$@"
+exec "$python" -m pytest -q -n 2 --dist loadfile --durations=10 "${selection[@]}" "$@"
