@@ -8,6 +8,7 @@ import textwrap
 
 import pytest
 
+import divco_tf
 from divco_tf.tools import _app, _streams
 from tests.tools.in_process import Programs, Result
 
@@ -85,7 +86,7 @@ def test_help_names_every_flag_of_ours_and_marks_what_is_required(divco_toy):
 
 def test_the_version_is_told(divco_toy):
     result = divco_toy("--version")
-    assert (result.status, result.stdout) == (0, "divco-toy 0.1.0\n")
+    assert (result.status, result.stdout) == (0, f"divco-toy {divco_tf.__version__}\n")
 
 
 @pytest.mark.parametrize(

@@ -4,6 +4,7 @@ import pathlib
 
 import pytest
 
+import divco_tf
 import tests.tiny  # noqa: F401 registers the backbone
 from divco_tf.data.sources import open_source
 from divco_tf.training.experiment import Experiment, claim_model_dir
@@ -32,7 +33,7 @@ def test_it_says_where_the_export_lies_what_it_takes_and_how_it_is_served(divco,
 
 
 def test_version_alone_is_the_programs_own(divco):
-    assert divco("export", "--version").stdout == "divco-export 0.1.0\n"
+    assert divco("export", "--version").stdout == f"divco-export {divco_tf.__version__}\n"
 
 
 @pytest.mark.parametrize(
