@@ -186,6 +186,15 @@ def efficientnet_v2() -> Callable:
     return EfficientNetV2
 
 
+def keep_when_loaded(archive: Any) -> None:
+    """Lets what an ExportArchive writes work as `tf.saved_model.load(path).serve(images)`.
+
+    A function that is loaded holds none of its variables (TensorFlow 2.21), so they are gone with the loaded object
+    before the call. What refers to itself stays until Python next collects garbage.
+    """
+    archive._tf_trackable.itself = archive._tf_trackable
+
+
 # Keras: training
 
 

@@ -7,6 +7,8 @@ from typing import Any
 import keras
 import tensorflow as tf
 
+from divco_tf import compat
+
 
 def export_saved_model(
     model: keras.Model, filepath: str | os.PathLike, *, shapes: Sequence[tuple], verbose: bool | None = None
@@ -28,5 +30,6 @@ def export_saved_model(
         traced.get_concrete_function(tf.TensorSpec(shape, tf.float32, name="images"))
     archive = keras.export.ExportArchive()
     archive.track(model)
+    compat.keep_when_loaded(archive)
     archive.add_endpoint("serve", traced)
     archive.write_out(filepath, verbose=True if verbose is None else verbose)

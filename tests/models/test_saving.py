@@ -25,6 +25,12 @@ def test_a_stack_is_exported_before_it_has_been_called(tmp_path, devices):
     assert loaded.signatures["serving_default"].structured_input_signature[1]["images"].shape == (None, 2, 8, 8, 3)
 
 
+def test_an_export_is_loaded_and_called_in_one_line(tmp_path):
+    stack = lively(tiny_stack())
+    stack.export(tmp_path, verbose=False)
+    np.testing.assert_allclose(tf.saved_model.load(str(tmp_path)).serve(VIEWS), stack(VIEWS), rtol=1e-6)
+
+
 def test_an_exports_signature_may_be_of_images(tmp_path):
     stack = lively(tiny_stack(precision="mixed_bfloat16"))
     signature = [keras.InputSpec(dtype="float32", shape=(None, 8, 8, 3))]
