@@ -11,32 +11,32 @@ from typing import TYPE_CHECKING, Any
 from divco_tf import keras_settings, saved_classes
 
 _PUBLIC = {
-    "AdamW": "divco_tf.training.optimizers",
+    "AdamW": "divco_tf.training.optim.optimizer",
     "ArraySource": "divco_tf.data.sources",
-    "Augmentation": "divco_tf.data.augmentations",
+    "Augmentation": "divco_tf.data.views.augmentations",
     "BranchStack": "divco_tf.models.branch_stack",
-    "CoTraining": "divco_tf.training.schedules",
+    "CoTraining": "divco_tf.training.losses",
     "CoTrainingModel": "divco_tf.training.cotraining",
-    "Erasing": "divco_tf.data.policies",
-    "Experiment": "divco_tf.training.experiment",
+    "Erasing": "divco_tf.data.views.policies",
+    "Experiment": "divco_tf.runs.experiment",
     "InputError": "divco_tf.errors",
     "KerasLayer": "divco_tf.data.batch_ops",
-    "LearningRate": "divco_tf.training.schedules",
-    "OptimizerConfig": "divco_tf.training.optimizers",
-    "Options": "divco_tf.training.options",
+    "LearningRate": "divco_tf.training.optim.learning_rate",
+    "OptimizerConfig": "divco_tf.training.optim.optimizer",
+    "Options": "divco_tf.runs.options",
     "Preprocessing": "divco_tf.data.preprocessing",
-    "RMSprop": "divco_tf.training.optimizers",
-    "RMSpropTF": "divco_tf.training.optimizers",
-    "Range": "divco_tf.data.augmentations",
-    "ResizedCrop": "divco_tf.data.policies",
+    "RMSprop": "divco_tf.training.optim.optimizer",
+    "RMSpropTF": "divco_tf.training.optim.optimizer",
+    "Range": "divco_tf.data.views.augmentations",
+    "ResizedCrop": "divco_tf.data.views.policies",
     "RunError": "divco_tf.errors",
-    "SGD": "divco_tf.training.optimizers",
+    "SGD": "divco_tf.training.optim.optimizer",
     "Source": "divco_tf.data.sources",
-    "Space": "divco_tf.data.augmentations",
-    "Step": "divco_tf.data.augmentations",
+    "Space": "divco_tf.data.views.augmentations",
+    "Step": "divco_tf.data.views.augmentations",
     "ViewPipeline": "divco_tf.data.pipeline",
-    "ViewPolicy": "divco_tf.data.policies",
-    "WarmStart": "divco_tf.training.warm_start",
+    "ViewPolicy": "divco_tf.data.views.policies",
+    "WarmStart": "divco_tf.runs.warm_start",
     "build": "divco_tf.models.branch_stack",
     "by_split": "divco_tf.models.divide",
     "by_sqrt_split": "divco_tf.models.divide",
@@ -45,31 +45,33 @@ _PUBLIC = {
     "divide": "divco_tf.models.divide",
     "divide_weight_decay": "divco_tf.models.divide",
     "divided": "divco_tf.models.divide",
-    "evaluate": "divco_tf.training.evaluation",
+    "evaluate": "divco_tf.runs.evaluation",
     "evaluation_dataset": "divco_tf.data.pipeline",
     "export": "divco_tf.serving.export",
     "get_dataset": "divco_tf.data.datasets",
-    "get_policy": "divco_tf.data.policies",
-    "import_checkpoint": "divco_tf.training.imported",
-    "import_state_dict": "divco_tf.models.import_torch",
+    "get_policy": "divco_tf.data.views.policies",
+    "import_checkpoint": "divco_tf.runs.imported",
+    "import_state_dict": "divco_tf.models.torch_weights",
     "kept": "divco_tf.models.divide",
-    "load": "divco_tf.training.experiment",
+    "load": "divco_tf.runs.model_dir",
     "open_source": "divco_tf.data.sources",
-    "read_checkpoint": "divco_tf.models.torch_checkpoint",
-    "register_augmentation": "divco_tf.data.augmentations",
-    "register_backbone": "divco_tf.models.backbones",
-    "register_backbones": "divco_tf.models.backbones",
+    "read_checkpoint": "divco_tf.torch_files.checkpoint",
+    "register_augmentation": "divco_tf.data.views.augmentations",
+    "register_backbone": "divco_tf.models.backbones.registry",
+    "register_backbones": "divco_tf.models.backbones.registry",
     "register_batch_operation": "divco_tf.data.batch_ops",
-    "register_operation": "divco_tf.data.operations",
+    "register_operation": "divco_tf.data.views.operations",
     "spec_from_json": "divco_tf.models.spec_json",
     "spec_to_json": "divco_tf.models.spec_json",
     "summarize": "divco_tf.models.summary",
-    "train": "divco_tf.training.loop",
+    "train": "divco_tf.runs.loop",
 }
 _WITHOUT_KERAS = frozenset(
     (
-        *(f"divco_tf.data.{module}" for module in ("augmentations", "datasets", "operations", "policies")),
-        *(f"divco_tf.models.{module}" for module in ("backbones", "divide", "spec_json", "torch_checkpoint")),
+        "divco_tf.data.datasets",
+        *(f"divco_tf.data.views.{module}" for module in ("augmentations", "operations", "policies")),
+        *(f"divco_tf.models.{module}" for module in ("backbones.registry", "divide", "spec_json")),
+        "divco_tf.torch_files.checkpoint",
         "divco_tf.errors",
     )
 )
@@ -93,29 +95,29 @@ def __dir__() -> list[str]:
 
 
 if TYPE_CHECKING:  # what a type checker and an editor see
-    from divco_tf.data.augmentations import Augmentation as Augmentation
-    from divco_tf.data.augmentations import Range as Range
-    from divco_tf.data.augmentations import Space as Space
-    from divco_tf.data.augmentations import Step as Step
-    from divco_tf.data.augmentations import register_augmentation as register_augmentation
     from divco_tf.data.batch_ops import KerasLayer as KerasLayer
     from divco_tf.data.batch_ops import register_batch_operation as register_batch_operation
     from divco_tf.data.datasets import get_dataset as get_dataset
-    from divco_tf.data.operations import register_operation as register_operation
     from divco_tf.data.pipeline import ViewPipeline as ViewPipeline
     from divco_tf.data.pipeline import evaluation_dataset as evaluation_dataset
-    from divco_tf.data.policies import Erasing as Erasing
-    from divco_tf.data.policies import ResizedCrop as ResizedCrop
-    from divco_tf.data.policies import ViewPolicy as ViewPolicy
-    from divco_tf.data.policies import get_policy as get_policy
     from divco_tf.data.preprocessing import Preprocessing as Preprocessing
     from divco_tf.data.sources import ArraySource as ArraySource
     from divco_tf.data.sources import Source as Source
     from divco_tf.data.sources import open_source as open_source
+    from divco_tf.data.views.augmentations import Augmentation as Augmentation
+    from divco_tf.data.views.augmentations import Range as Range
+    from divco_tf.data.views.augmentations import Space as Space
+    from divco_tf.data.views.augmentations import Step as Step
+    from divco_tf.data.views.augmentations import register_augmentation as register_augmentation
+    from divco_tf.data.views.operations import register_operation as register_operation
+    from divco_tf.data.views.policies import Erasing as Erasing
+    from divco_tf.data.views.policies import ResizedCrop as ResizedCrop
+    from divco_tf.data.views.policies import ViewPolicy as ViewPolicy
+    from divco_tf.data.views.policies import get_policy as get_policy
     from divco_tf.errors import InputError as InputError
     from divco_tf.errors import RunError as RunError
-    from divco_tf.models.backbones import register_backbone as register_backbone
-    from divco_tf.models.backbones import register_backbones as register_backbones
+    from divco_tf.models.backbones.registry import register_backbone as register_backbone
+    from divco_tf.models.backbones.registry import register_backbones as register_backbones
     from divco_tf.models.branch_stack import BranchStack as BranchStack
     from divco_tf.models.branch_stack import build as build
     from divco_tf.models.divide import by_split as by_split
@@ -126,24 +128,24 @@ if TYPE_CHECKING:  # what a type checker and an editor see
     from divco_tf.models.divide import divide_weight_decay as divide_weight_decay
     from divco_tf.models.divide import divided as divided
     from divco_tf.models.divide import kept as kept
-    from divco_tf.models.import_torch import import_state_dict as import_state_dict
     from divco_tf.models.spec_json import spec_from_json as spec_from_json
     from divco_tf.models.spec_json import spec_to_json as spec_to_json
     from divco_tf.models.summary import summarize as summarize
-    from divco_tf.models.torch_checkpoint import read_checkpoint as read_checkpoint
+    from divco_tf.models.torch_weights import import_state_dict as import_state_dict
+    from divco_tf.runs.evaluation import evaluate as evaluate
+    from divco_tf.runs.experiment import Experiment as Experiment
+    from divco_tf.runs.imported import import_checkpoint as import_checkpoint
+    from divco_tf.runs.loop import train as train
+    from divco_tf.runs.model_dir import load as load
+    from divco_tf.runs.options import Options as Options
+    from divco_tf.runs.warm_start import WarmStart as WarmStart
     from divco_tf.serving.export import export as export
+    from divco_tf.torch_files.checkpoint import read_checkpoint as read_checkpoint
     from divco_tf.training.cotraining import CoTrainingModel as CoTrainingModel
-    from divco_tf.training.evaluation import evaluate as evaluate
-    from divco_tf.training.experiment import Experiment as Experiment
-    from divco_tf.training.experiment import load as load
-    from divco_tf.training.imported import import_checkpoint as import_checkpoint
-    from divco_tf.training.loop import train as train
-    from divco_tf.training.optimizers import SGD as SGD
-    from divco_tf.training.optimizers import AdamW as AdamW
-    from divco_tf.training.optimizers import OptimizerConfig as OptimizerConfig
-    from divco_tf.training.optimizers import RMSprop as RMSprop
-    from divco_tf.training.optimizers import RMSpropTF as RMSpropTF
-    from divco_tf.training.options import Options as Options
-    from divco_tf.training.schedules import CoTraining as CoTraining
-    from divco_tf.training.schedules import LearningRate as LearningRate
-    from divco_tf.training.warm_start import WarmStart as WarmStart
+    from divco_tf.training.losses import CoTraining as CoTraining
+    from divco_tf.training.optim.learning_rate import LearningRate as LearningRate
+    from divco_tf.training.optim.optimizer import SGD as SGD
+    from divco_tf.training.optim.optimizer import AdamW as AdamW
+    from divco_tf.training.optim.optimizer import OptimizerConfig as OptimizerConfig
+    from divco_tf.training.optim.optimizer import RMSprop as RMSprop
+    from divco_tf.training.optim.optimizer import RMSpropTF as RMSpropTF

@@ -66,6 +66,7 @@ class OneOf:
 
 Whole = Annotated[int, Within(0)]
 Positive = Annotated[int, Within(1)]
+Above0 = Annotated[float, Within(above=0)]
 AtLeast0 = Annotated[float, Within(0)]
 Share = Annotated[float, Within(0, most=1)]
 

@@ -24,8 +24,8 @@ CLASSES = {
     ),
     **dict.fromkeys(("CoTrainingModel",), "divco_tf.training.cotraining"),
     **dict.fromkeys(("Means",), "divco_tf.training.keras_metrics"),
-    **dict.fromkeys(("AdamW", "RMSprop", "RMSpropTF", "SGD"), "divco_tf.training.update_rules"),
-    **dict.fromkeys(("EpochSchedule",), "divco_tf.training.schedules"),
+    **dict.fromkeys(("AdamW", "RMSprop", "RMSpropTF", "SGD"), "divco_tf.training.optim.rules"),
+    **dict.fromkeys(("EpochSchedule",), "divco_tf.training.optim.learning_rate"),
 }
 """Every class that is registered under "divco_tf", with its module."""
 

@@ -47,7 +47,7 @@ def test_the_library_does_not_import_the_tools():
 
 
 def test_the_tools_import_each_other_by_their_installed_name():
-    for path in (ROOT / "tools").glob("*.py"):
+    for path in (ROOT / "tools").rglob("*.py"):
         # `import _app` or `from tools import _app` would work in a checkout only.
         names = {name.split(".")[0] for name in imported_modules(path)}
         assert not names & ({"tools"} | {other.stem for other in path.parent.glob("_*.py")}), path
@@ -60,9 +60,9 @@ LIGHT_MODULES = [
     "divco_tf.fields",
     "divco_tf.files",
     "divco_tf.models.divide",
-    "divco_tf.models.spec",
+    "divco_tf.models.division",
     "divco_tf.models.backbones",
-    "divco_tf.models.torch_checkpoint",
+    "divco_tf.torch_files.checkpoint",
     "divco_tf.data.datasets",
     *sorted(f"divco_tf.tools.{path.stem}" for path in (ROOT / "tools").glob("*.py") if path.stem[0] != "_"),
 ]
@@ -77,7 +77,8 @@ def test_tables_and_programs_load_without_tensorflow(module):
 def test_every_package_of_the_tree_is_installed():
     folders = [path.parent.relative_to(ROOT) for path in (ROOT / "divco_tf").rglob("__init__.py")]
     in_tree = {".".join(folder.parts) for folder in folders}
-    assert in_tree | {"divco_tf.configs", "divco_tf.tools"} == set(SETUPTOOLS["packages"])
+    tools = {"divco_tf.tools", "divco_tf.tools.benchmarks", "divco_tf.tools.reports"}
+    assert in_tree | tools | {"divco_tf.configs"} == set(SETUPTOOLS["packages"])
 
 
 def test_every_folder_with_python_is_a_package():

@@ -8,8 +8,8 @@ import sys
 
 import pytest
 
-from divco_tf.data.operations import OWN
-from divco_tf.models.backbones import BACKBONES
+from divco_tf.data.views.operations import OWN
+from divco_tf.models.backbones.registry import BACKBONES
 from tests.data.images import image_folder
 from tests.tools.conftest import divco  # noqa: F401 the fixture
 

@@ -176,7 +176,7 @@ def test_a_plugin_that_registers_nothing_leaves_its_name_unknown(pluggable, plug
 def test_an_installed_package_plugs_in_a_backbone_by_entry_point(tmp_path):
     (tmp_path / "my_package.py").write_text(
         "import dataclasses\n"
-        "from divco_tf.models.backbones import register_backbone\n"
+        "from divco_tf.models.backbones.registry import register_backbone\n"
         "@dataclasses.dataclass(frozen=True)\n"
         "class MySpec:\n"
         "    width: int = 4\n"
@@ -189,7 +189,7 @@ def test_an_installed_package_plugs_in_a_backbone_by_entry_point(tmp_path):
     (metadata / "entry_points.txt").write_text("[divco_tf.backbones]\nmy_net = my_package\n")
     code = (
         f"import sys; sys.path.insert(0, {str(tmp_path)!r})\n"
-        "from divco_tf.models.backbones import BACKBONES\n"
+        "from divco_tf.models.backbones.registry import BACKBONES\n"
         "print(BACKBONES.get('my_net').spec, 'my_net' in BACKBONES.names(), 'tensorflow' in sys.modules)\n"
     )
     process = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)

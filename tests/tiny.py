@@ -8,7 +8,7 @@ import keras
 import numpy as np
 
 from divco_tf.models import layers
-from divco_tf.models.backbones import BACKBONES, Backbone, register_backbones
+from divco_tf.models.backbones.registry import BACKBONES, Backbone, register_backbones
 from divco_tf.models.branch_stack import BranchStack, build
 from divco_tf.models.divide import by_split, divided
 

@@ -22,8 +22,8 @@ from divco_tf.tools import _includes
 from divco_tf.tools._includes import configs_dir
 
 if TYPE_CHECKING:
-    from divco_tf.training.experiment import Experiment
-    from divco_tf.training.options import Options
+    from divco_tf.runs.experiment import Experiment
+    from divco_tf.runs.options import Options
 
 _LOCATION = re.compile(r'\n\s*In (?:file "(?P<file>.*?)",|bindings string) line (?P<line>\d+)\n\s*(?P<text>.*)')
 _IMPORT = re.compile(r"^(?:from\s+(?P<package>\S+)\s+)?import\s+(?P<name>[\w.]+)(?:\s+as\s+(?P<alias>\w+))?")
@@ -108,14 +108,14 @@ def parse_config(config: str, bindings: Sequence[str] = ()) -> None:
 
 def experiment() -> "Experiment":
     """The experiment that the parsed config describes."""
-    from divco_tf.training.experiment import Experiment
+    from divco_tf.runs.experiment import Experiment
 
     return _configured(Experiment)
 
 
 def options() -> "Options":
     """The parsed config's options of a run."""
-    from divco_tf.training.options import Options
+    from divco_tf.runs.options import Options
 
     return _configured(Options)
 

@@ -12,12 +12,12 @@ from absl import flags
 
 # What gin's configs bind, by the names that gin/base.gin imports: module of the class, class.
 _BOUND = {
-    "experiment.Experiment": ("divco_tf.training.experiment", "Experiment"),
-    "loop.Options": ("divco_tf.training.options", "Options"),
-    "optimizers.OptimizerConfig": ("divco_tf.training.optimizers", "OptimizerConfig"),
-    "schedules.LearningRate": ("divco_tf.training.schedules", "LearningRate"),
-    "schedules.CoTraining": ("divco_tf.training.schedules", "CoTraining"),
-    "warm_start.WarmStart": ("divco_tf.training.warm_start", "WarmStart"),
+    "experiment.Experiment": ("divco_tf.runs.experiment", "Experiment"),
+    "options.Options": ("divco_tf.runs.options", "Options"),
+    "optimizer.OptimizerConfig": ("divco_tf.training.optim.optimizer", "OptimizerConfig"),
+    "learning_rate.LearningRate": ("divco_tf.training.optim.learning_rate", "LearningRate"),
+    "losses.CoTraining": ("divco_tf.training.losses", "CoTraining"),
+    "warm_start.WarmStart": ("divco_tf.runs.warm_start", "WarmStart"),
 }
 _OTHERS = {  # what no hint means by a name: objects, and the rule of learning rates
     "Experiment": {"optimizer", "learning_rate", "cotraining", "warm_start"},

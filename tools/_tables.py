@@ -4,7 +4,7 @@ from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from divco_tf.training.evaluation import Evaluation
+    from divco_tf.runs.evaluation import Evaluation
 
 
 def table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:

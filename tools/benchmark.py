@@ -71,14 +71,14 @@ def _check_out(path: pathlib.Path) -> None:
 
 
 def _step() -> dict[str, Any]:
-    from divco_tf.models.spec import branch_spec
+    from divco_tf.models.division import branch_spec
 
     division = {"copies" if _UNDIVIDED.value else "split_factor": _SPLIT_FACTOR.value}
     branch_spec(_BACKBONE.value, **division)  # refuses before TensorFlow is imported
     _app.load_tensorflow()
-    from divco_tf.tools import _benchmark_step
+    from divco_tf.tools.benchmarks import step
 
-    return _benchmark_step.run(
+    return step.run(
         _BACKBONE.value,
         division=division,
         batch_size=_batch_size(16),
@@ -92,15 +92,15 @@ def _step() -> dict[str, Any]:
 
 
 def _compile() -> dict[str, Any]:
-    from divco_tf.models.spec import branch_spec
+    from divco_tf.models.division import branch_spec
 
     backbones = _BACKBONES.value or ["pyramidnet272", "densenet190", "senet154"]
     for backbone in backbones:
         branch_spec(backbone, split_factor=_SPLIT_FACTOR.value)
     _app.load_tensorflow()
-    from divco_tf.tools import _benchmark_compile
+    from divco_tf.tools.benchmarks import compile_time
 
-    return _benchmark_compile.run(
+    return compile_time.run(
         backbones=backbones,
         split_factor=_SPLIT_FACTOR.value,
         batch_size=_batch_size(16),
@@ -110,16 +110,16 @@ def _compile() -> dict[str, Any]:
 
 def _grouped() -> dict[str, Any]:
     _app.load_tensorflow()
-    from divco_tf.tools import _benchmark_grouped
+    from divco_tf.tools.benchmarks import grouped
 
-    return _benchmark_grouped.run(rounds=_ROUNDS.value, report=_streams.tell)
+    return grouped.run(rounds=_ROUNDS.value, report=_streams.tell)
 
 
 def _views() -> dict[str, Any]:
     _app.load_tensorflow()
-    from divco_tf.tools import _benchmark_views
+    from divco_tf.tools.benchmarks import views
 
-    return _benchmark_views.run(
+    return views.run(
         data_dir=_DATA_DIR.value,
         batch_size=_batch_size(128),
         split_factor=_SPLIT_FACTOR.value,
@@ -130,13 +130,13 @@ def _views() -> dict[str, Any]:
 
 
 def _input() -> dict[str, Any]:
-    from divco_tf.models.spec import branch_spec
+    from divco_tf.models.division import branch_spec
 
     branch_spec(_BACKBONE.value, split_factor=_SPLIT_FACTOR.value)
     _app.load_tensorflow()
-    from divco_tf.tools import _benchmark_input
+    from divco_tf.tools.benchmarks import input_pipeline
 
-    return _benchmark_input.run(
+    return input_pipeline.run(
         _BACKBONE.value,
         split_factor=_SPLIT_FACTOR.value,
         data_dir=_DATA_DIR.value,
@@ -147,15 +147,15 @@ def _input() -> dict[str, Any]:
 
 
 def _memory() -> dict[str, Any]:
-    from divco_tf.models.spec import branch_spec
+    from divco_tf.models.division import branch_spec
 
     split_factors = [_whole_number("split_factors", text) for text in _SPLIT_FACTORS.value]
     for split_factor in split_factors:
         branch_spec(_BACKBONE.value, split_factor=split_factor)
     _app.load_tensorflow()
-    from divco_tf.tools import _benchmark_memory
+    from divco_tf.tools.benchmarks import memory
 
-    return _benchmark_memory.run(
+    return memory.run(
         _BACKBONE.value,
         split_factors=split_factors,
         batch_size=_batch_size(32),
@@ -169,7 +169,7 @@ def _memory() -> dict[str, Any]:
 
 
 def _scaling() -> dict[str, Any]:
-    from divco_tf.models.spec import branch_spec
+    from divco_tf.models.division import branch_spec
 
     backbones = _BACKBONES.value or ["wide_resnet16_8", "resnet110", "resnext29_8x64d"]
     split_factors = [_whole_number("split_factors", text) for text in _SPLIT_FACTORS.value]
@@ -177,9 +177,9 @@ def _scaling() -> dict[str, Any]:
         for split_factor in split_factors:
             branch_spec(backbone, split_factor=split_factor)
     _app.load_tensorflow()
-    from divco_tf.tools import _benchmark_scaling
+    from divco_tf.tools.benchmarks import scaling
 
-    return _benchmark_scaling.run(
+    return scaling.run(
         backbones=backbones,
         split_factors=split_factors,
         batch_size=_BATCH_SIZE.value,
@@ -193,15 +193,15 @@ def _scaling() -> dict[str, Any]:
 
 
 def _xla() -> dict[str, Any]:
-    from divco_tf.models.spec import branch_spec
+    from divco_tf.models.division import branch_spec
 
     for backbone in _BACKBONES.value or []:
         branch_spec(backbone)
     _app.load_tensorflow()
-    from divco_tf.tools import _benchmark_xla
+    from divco_tf.tools.benchmarks import xla
 
-    return _benchmark_xla.run(
-        backbones=_BACKBONES.value or list(_benchmark_xla.SMALL),
+    return xla.run(
+        backbones=_BACKBONES.value or list(xla.SMALL),
         batch_size=_batch_size(8),
         image_size=_IMAGE_SIZE.value,
         num_classes=_NUM_CLASSES.value,
@@ -214,28 +214,28 @@ def _xla() -> dict[str, Any]:
 
 def _agreement() -> dict[str, Any]:
     _app.load_tensorflow()
-    from divco_tf.tools import _benchmark_agreement
+    from divco_tf.tools.benchmarks import agreement
 
-    return _benchmark_agreement.run(report=_streams.tell)
+    return agreement.run(report=_streams.tell)
 
 
 def _kills() -> dict[str, Any]:
     _app.load_tensorflow()
-    from divco_tf.tools import _benchmark_kills
+    from divco_tf.tools.benchmarks import kills
 
-    return _benchmark_kills.run(data_dir=_DATA_DIR.value, rounds=_ROUNDS.value, report=_streams.tell)
+    return kills.run(data_dir=_DATA_DIR.value, rounds=_ROUNDS.value, report=_streams.tell)
 
 
 def _checkpoint() -> dict[str, Any]:
-    from divco_tf.models.spec import branch_spec
+    from divco_tf.models.division import branch_spec
 
     branch_spec(_BACKBONE.value, split_factor=_SPLIT_FACTOR.value)
     _app.load_tensorflow()
-    from divco_tf.tools import _benchmark_checkpoint
-    from divco_tf.training.runtime import share_cores
+    from divco_tf.runtime.compute import share_cores
+    from divco_tf.tools.benchmarks import checkpoint
 
     share_cores(_SPLIT_FACTOR.value)
-    return _benchmark_checkpoint.run(
+    return checkpoint.run(
         _BACKBONE.value,
         split_factor=_SPLIT_FACTOR.value,
         batch_size=_batch_size(16),

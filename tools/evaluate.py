@@ -74,7 +74,7 @@ def _folders(value: str) -> list[str]:
 
 
 def _evaluate_runs(model_dirs: list[str]) -> dict:
-    from divco_tf.training.evaluation import evaluate
+    from divco_tf.runs.evaluation import evaluate
 
     options = {"batch_size": _BATCH_SIZE.value, "strategy": _STRATEGY.value, "jit": _JIT.value}
     options |= {"data_dir": _DATA_DIR.value, "split": _SPLIT.value, "weights": _WEIGHTS.value}

@@ -30,16 +30,16 @@ _MODEL_DIR = _app.model_dir_flag()
 
 def main() -> None:
     """Imports, and says what lies where under which licence."""
-    from divco_tf.models.backbones import BACKBONES
-    from divco_tf.models.spec import branch_spec
-    from divco_tf.models.torch_checkpoint import read_checkpoint
+    from divco_tf.models.backbones.registry import BACKBONES
+    from divco_tf.models.division import branch_spec
+    from divco_tf.torch_files.checkpoint import read_checkpoint
 
     if _BACKBONE.value is None:
         raise _app.missing_flag("backbone", BACKBONES.names())
     branch_spec(_BACKBONE.value, split_factor=_SPLIT_FACTOR.value)  # refused, as the file, before TensorFlow starts
     checkpoint = read_checkpoint(_CHECKPOINT.value, key=_WEIGHTS.value)
     _app.load_tensorflow()
-    from divco_tf.training.imported import import_checkpoint
+    from divco_tf.runs.imported import import_checkpoint
 
     run = import_checkpoint(
         checkpoint,

@@ -1,7 +1,7 @@
 """Starts a command as several workers of one job on this computer, to try what several hosts will do:
 
   divco-launch 2 divco-train --config digits/wide_resnet10_2_split4 --model_dir runs/two \\
-    --bind 'loop.Options.strategy="multi_worker_mirrored"'
+    --bind 'options.Options.strategy="multi_worker_mirrored"'
 
 On real hosts every one runs the same command with its own TF_CONFIG, as printed here. Each line is led by its worker's
 number. When one worker fails, so do the others, within about a minute; Ctrl-C and SIGTERM go to all of them. The exit

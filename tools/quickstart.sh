@@ -29,9 +29,9 @@ show divco-evaluate --model_dir "$runs/split1,$runs/split4"
 printf '\n4. Export the ensemble, and load it where divco_tf is not known\n'
 rm -rf "$runs/export"
 show divco-export --model_dir "$runs/split4" --export_dir "$runs/export"
-show python tools/_quickstart_predictions.py "$runs/split4" "$runs/predictions.npz"
+show python tools/quickstart/predictions.py "$runs/split4" "$runs/predictions.npz"
 # TensorFlow writes to stderr while it starts; whoever wants to read it, or has to, finds it in the log.
-second_process() { python tools/_second_process.py "$@" 2>"$runs/second_process.log" || { cat "$runs/second_process.log"; exit 1; }; }
+second_process() { python tools/quickstart/second_process.py "$@" 2>"$runs/second_process.log" || { cat "$runs/second_process.log"; exit 1; }; }
 show second_process "$runs/export/1" "$runs/predictions.npz"
 
 cat <<END

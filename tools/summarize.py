@@ -51,22 +51,22 @@ def main() -> None:
 
 
 def _print_list() -> None:
-    from divco_tf.tools._backbone_table import list_backbones
+    from divco_tf.tools.reports.backbone_table import list_backbones
 
     print(list_backbones())
 
 
 def _print_all() -> None:
     _app.load_tensorflow()
-    from divco_tf.models.backbones import BACKBONES
-    from divco_tf.tools._backbone_table import backbone_table, summaries
+    from divco_tf.models.backbones.registry import BACKBONES
+    from divco_tf.tools.reports.backbone_table import backbone_table, summaries
 
     print(backbone_table(summaries(BACKBONES.names(), _progress()), markdown=_MARKDOWN.value))
 
 
 def _print_paper() -> None:
     _app.load_tensorflow()
-    from divco_tf.tools._paper_rows import count_rows, paper_table, paper_tables
+    from divco_tf.tools.reports.paper_rows import count_rows, paper_table, paper_tables
 
     rows = paper_tables()["rows"]
     print(paper_table(rows, count_rows(rows, _progress()), markdown=_MARKDOWN.value))
@@ -86,8 +86,8 @@ def _progress(*, seconds: float = 5.0) -> Callable[[str], None]:
 
 
 def _print_summary() -> None:
-    from divco_tf.models.backbones import BACKBONES
-    from divco_tf.models.spec import check_division
+    from divco_tf.models.backbones.registry import BACKBONES
+    from divco_tf.models.division import check_division
 
     if _BACKBONE.value is None:
         raise _app.missing_flag("backbone", BACKBONES.names())
@@ -95,7 +95,8 @@ def _print_summary() -> None:
     for split_factor in split_factors:  # refuses before TensorFlow is imported
         check_division(_BACKBONE.value, split_factor=split_factor, **options)
     _app.load_tensorflow()
-    from divco_tf.models.summary import Sizes, summarize
+    from divco_tf.models.sizes import Sizes
+    from divco_tf.models.summary import summarize
 
     data = {"num_classes": _NUM_CLASSES.value, "input_shape": (_IMAGE_SIZE.value, _IMAGE_SIZE.value, 3)}
     sizes = Sizes(**data)

@@ -39,7 +39,7 @@ def _plan(config: str) -> None:
     for name in names:
         _configs.find_config(name)
     _app.load_tensorflow()
-    from divco_tf.training.plan import plan
+    from divco_tf.runs.plan import plan
 
     refused: dict[str, InputError] = {}
     unready = []
@@ -77,9 +77,9 @@ def _train(config: str) -> None:
     _configs.parse_config(config, _BIND.value)
     experiment, options = _configs.experiment(), _configs.options()
 
+    from divco_tf.runs.loop import train
+    from divco_tf.runtime.compute import resolve_jit, share_cores
     from divco_tf.tools._tables import evaluation_table
-    from divco_tf.training.loop import train
-    from divco_tf.training.runtime import resolve_jit, share_cores
 
     if not resolve_jit(options.jit):  # XLA wants all cores for one branch: divco-benchmark step --xla
         share_cores(1 if options.branches_in_turn else experiment.split_factor)

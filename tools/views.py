@@ -15,8 +15,8 @@ from absl import flags
 from divco_tf.tools import _app, _configs
 
 if TYPE_CHECKING:
-    from divco_tf.training.experiment import Experiment
-    from divco_tf.training.options import Options
+    from divco_tf.runs.experiment import Experiment
+    from divco_tf.runs.options import Options
 
 _CONFIG, _BIND = _app.config_flags()
 _DATA_DIR = _app.data_dir_flag()
@@ -75,7 +75,7 @@ def _draw(experiment: "Experiment", options: "Options") -> None:
 
     from divco_tf import files
     from divco_tf.data.contact_sheet import contact_sheet
-    from divco_tf.training.loop import make_pipeline
+    from divco_tf.runs.loop import make_pipeline
 
     path = pathlib.Path(_OUT.value)
     files.make_writable(path.parent, "folder of the sheet")

@@ -1,6 +1,6 @@
 """Random numbers of a batch: hashes of (what for, seed, step, ...) and a counter, the same with every release of numpy.
 
-The hash is that of the kernels (`image_ops.random_numbers.fold`), in Python's integers: a step draws a few dozen.
+The hash is that of the kernels (`views.kernels.random_numbers.fold`), in Python's integers: a step draws a few dozen.
 """
 
 import math

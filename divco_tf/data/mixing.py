@@ -7,8 +7,8 @@ import numpy as np
 
 from divco_tf import fields
 from divco_tf.data.draws import MIXING, Draws, fold
-from divco_tf.data.image_ops.basic import mix
-from divco_tf.data.image_ops.random_numbers import shuffled
+from divco_tf.data.views.kernels.basic import mix
+from divco_tf.data.views.kernels.random_numbers import shuffled
 from divco_tf.errors import InputError
 
 _KIND, _SHARE, _CENTRE, _PARTNERS = range(4)  # each is drawn from a key of its own

@@ -20,13 +20,13 @@ from divco_tf.data import draws
 from divco_tf.data.batch_ops import BatchOperations, KerasLayer
 from divco_tf.data.checks import check_images, check_labels
 from divco_tf.data.decoding import Box
-from divco_tf.data.image_ops.basic import mix
-from divco_tf.data.image_ops.random_numbers import compiling_told, shuffled, view_keys
 from divco_tf.data.mixing import Mixing
-from divco_tf.data.policies import ViewPolicy
 from divco_tf.data.preprocessing import Preprocessing
 from divco_tf.data.sources import ArraySource, BadImage, Source, check_on_error
-from divco_tf.data.views import ViewMaker
+from divco_tf.data.views.kernels.basic import mix
+from divco_tf.data.views.kernels.random_numbers import compiling_told, shuffled, view_keys
+from divco_tf.data.views.maker import ViewMaker
+from divco_tf.data.views.policies import ViewPolicy
 from divco_tf.errors import InputError
 
 ORDER = 2  # by which images follow each other, and are mixed; 1, of 0.1.0, was of numpy's generators

@@ -15,13 +15,14 @@ import tensorflow as tf
 from divco_tf import compat, keras_settings
 from divco_tf.errors import InputError
 from divco_tf.models import draws, inputs, placement
-from divco_tf.models.backbones import backbone_of
+from divco_tf.models.backbones.registry import backbone_of
 from divco_tf.models.divide import check_split_factor
+from divco_tf.models.division import branch_spec
 from divco_tf.models.keras_export import export_saved_model
 from divco_tf.models.network import Network
-from divco_tf.models.spec import branch_spec
+from divco_tf.models.sizes import Sizes
 from divco_tf.models.spec_json import spec_from_json, spec_to_json
-from divco_tf.models.summary import Sizes, layer_table
+from divco_tf.models.summary import layer_table
 from divco_tf.models.template import build_network, build_template, check_sizes, stacked_initializer, synchronise_norms
 from divco_tf.registry import did_you_mean
 from divco_tf.spelling import also_spelt

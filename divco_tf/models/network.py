@@ -8,7 +8,7 @@ import tensorflow as tf
 
 from divco_tf import compat, keras_settings
 from divco_tf.errors import InputError
-from divco_tf.models import remat as recomputation
+from divco_tf.models.recompute import remat as recomputation
 from divco_tf.models.template import weights_and_statistics
 
 

@@ -15,8 +15,9 @@ from typing import Any
 
 import numpy as np
 
+from divco_tf import fields
 from divco_tf.errors import InputError
-from divco_tf.models.backbones import BACKBONES, backbone_of
+from divco_tf.models.backbones.registry import BACKBONES, backbone_of
 from divco_tf.registry import did_you_mean
 
 
@@ -138,3 +139,52 @@ def _annotated(hint: Any) -> Iterator[type]:
                 return
             for name in {field.name for field in dataclasses.fields(hint)} & set(hints):
                 yield from _annotated(hints[name])
+
+
+def overrides_to_json(backbone: str, overrides: Mapping[str, Any]) -> dict[str, Any]:
+    """Overridden fields of a backbone's spec, of what `json` writes.
+
+    Raises:
+      InputError: a field holds what has no form there.
+    """
+    content = spec_to_json(dataclasses.replace(BACKBONES.get(backbone).spec, **overrides))["spec"]
+    return {name: content[name] for name in overrides}
+
+
+def overrides_from_json(backbone: str, content: Mapping[str, Any]) -> dict[str, Any]:
+    """The inverse of `overrides_to_json`.
+
+    Raises:
+      InputError: no such backbone or field.
+    """
+    table = spec_to_json(BACKBONES.get(backbone).spec)
+    spec = spec_from_json({**table, "spec": {**table["spec"], **content}})
+    return {name: getattr(spec, name) for name in content}
+
+
+def with_tuples(backbone: str, overrides: Mapping[str, Any]) -> dict[str, Any]:
+    """The same with tuples for lists (gin's, or JSON's) of fields that are none in the backbone's table."""
+    spec = BACKBONES.get(backbone).spec
+    return {
+        name: _tuples(value) if not isinstance(getattr(spec, name, None), list) else value
+        for name, value in overrides.items()
+    }
+
+
+def check_overrides(backbone: str, overrides: Mapping[str, Any]) -> None:
+    """Refuses values of another type than the backbone's spec says of its fields.
+
+    Raises:
+      InputError: the first that does not fit.
+    """
+    kind = type(BACKBONES.get(backbone).spec)
+    try:
+        hints = typing.get_type_hints(kind, include_extras=True)
+    except NameError:  # written as text, of a class that is not in its module
+        return
+    for name, value in overrides.items():
+        fields.checked(value, hints.get(name, Any), f"overrides of {kind.__name__}.{name}")
+
+
+def _tuples(value: Any) -> Any:
+    return tuple(map(_tuples, value)) if isinstance(value, list | tuple) and not hasattr(value, "_fields") else value

@@ -11,7 +11,7 @@ import tensorflow as tf
 from divco_tf import compat, keras_settings
 from divco_tf.errors import InputError
 from divco_tf.models import builder_checks, draws
-from divco_tf.models.backbones import backbone_of
+from divco_tf.models.backbones.registry import backbone_of
 from divco_tf.models.builder_checks import is_seeded
 
 PRECISIONS = ("float32", "mixed_bfloat16", "mixed_float16")

@@ -14,9 +14,9 @@ from divco_tf import files
 from divco_tf.data.pipeline import evaluation_dataset, reading
 from divco_tf.data.sources import Source, open_source
 from divco_tf.errors import InputError, shown
+from divco_tf.runs.evaluation import Evaluation, figures
+from divco_tf.runs.model_dir import numbered
 from divco_tf.serving.export import SAVED_MODEL, read_class_names, read_record, version_folders
-from divco_tf.training.evaluation import Evaluation, figures
-from divco_tf.training.experiment import numbered
 
 
 def evaluate_saved_model(

@@ -18,10 +18,10 @@ from divco_tf import compat, files
 from divco_tf.data.preprocessing import Preprocessing
 from divco_tf.errors import InputError, shown
 from divco_tf.models.branch_stack import BranchStack
+from divco_tf.runs.model_dir import load, open_model_dir
+from divco_tf.runs.records.checkpoints import whole_or_told
+from divco_tf.runs.records.experiment_json import versions
 from divco_tf.training import losses
-from divco_tf.training.checkpoint import whole_or_told
-from divco_tf.training.experiment import load, open_run
-from divco_tf.training.record import versions
 
 SAVED_MODEL = "saved_model.pb"
 CLASS_NAMES = "class_names.txt"
@@ -53,7 +53,7 @@ def export(
       InputError: no run, no such weights, or an argument that `export_stack` refuses.
       RunError: as of `export_stack`.
     """
-    run = open_run(model_dir)
+    run = open_model_dir(model_dir)
     run.checkpoint(weights)
     _next_version(export_dir, version)  # refused before the weights are read
     return export_stack(

@@ -11,14 +11,14 @@ from divco_tf import compat, fields, keras_settings
 from divco_tf.errors import InputError
 from divco_tf.models import draws, placement
 from divco_tf.models.branch_stack import BranchStack
+from divco_tf.runtime.compute import resolve_jit
 from divco_tf.training import losses
 from divco_tf.training.keras_metrics import Means
 from divco_tf.training.keras_model import EntryPoints
 from divco_tf.training.labels import as_probabilities, as_weights, length
+from divco_tf.training.losses import CoTraining
 from divco_tf.training.micro_batches import accumulate, accumulate_unrolled
-from divco_tf.training.placed_optimizer import prepare_for_blocks
-from divco_tf.training.runtime import resolve_jit
-from divco_tf.training.schedules import CoTraining, check_steps_per_epoch
+from divco_tf.training.optim.placed import prepare_for_blocks
 
 _COTRAINING = CoTraining()
 
@@ -431,7 +431,7 @@ def _check_cotraining(cotraining: Any, steps_per_epoch: Any, *, split_factor: in
     if not isinstance(cotraining, CoTraining):
         raise InputError(f"cotraining= is no CoTraining. Received: {cotraining!r}; pass CoTraining(loss='js', ...).")
     if steps_per_epoch is not None:
-        check_steps_per_epoch(steps_per_epoch)
+        steps_per_epoch = fields.checked(steps_per_epoch, fields.Positive, "steps_per_epoch")
     elif cotraining.warmup_epochs and split_factor > 1:
         raise InputError(
             f"The co-training weight ramps over epochs whose length is not known. Received: warmup_epochs="

@@ -6,12 +6,16 @@ gradients overflow for logits up to 65504 in size, the largest of float16: proba
 handled beside their logarithms, which `log_softmax` keeps finite where the probability itself is 0.
 """
 
+import dataclasses
 from collections.abc import Callable
 
 import tensorflow as tf
 
+from divco_tf import fields
 from divco_tf.errors import InputError
+from divco_tf.fields import AtLeast0, Positive
 from divco_tf.registry import did_you_mean
+from divco_tf.training.warmup import check_warmup
 
 _BRANCH_AXIS = 1
 
@@ -211,3 +215,43 @@ def _branch_logits(logits: tf.Tensor) -> tf.Tensor:
 
 def _shown(tensor: tf.Tensor) -> str:
     return str(tensor.shape)
+
+
+@dataclasses.dataclass(frozen=True)
+class CoTraining:
+    """The co-training loss and its weight over a run (arXiv 2011.14660, section III-B).
+
+    Raises:
+      InputError: an unknown loss, or a number outside its range.
+    """
+
+    loss: str = "js"
+    """A name in `divco_tf.training.losses.COTRAINING_LOSSES`."""
+    weight: AtLeast0 = 0.5
+    """The weight after the ramp; 0 trains branches that do not know each other."""
+    warmup_epochs: AtLeast0 = 0
+    """Length of the ramp from 0: branches that have learnt nothing yet have nothing to teach."""
+    floor: AtLeast0 = 0.005
+    """The ramp starts at this instead of 0, as the reference's does, or at `weight` where that is less."""
+    per_step: bool = False
+    """Whether the ramp rises at every step, or at every epoch as the reference's does."""
+
+    def __post_init__(self) -> None:
+        """Refuses what no run can follow."""
+        fields.check(self)
+        cotraining_loss(self.loss)
+        check_warmup(self.warmup_epochs)
+
+    def weight_at(self, step: tf.Tensor | int, *, steps_per_epoch: int) -> tf.Tensor:
+        """The weight of the update that comes after `step` updates, float32 scalar.
+
+        Raises:
+          InputError: no positive whole number of steps an epoch.
+        """
+        steps_per_epoch = fields.checked(steps_per_epoch, Positive, "steps_per_epoch")
+        if self.warmup_epochs == 0:
+            return tf.constant(self.weight, tf.float32)
+        steps = tf.cast(tf.convert_to_tensor(step), tf.float64)
+        epoch = steps / steps_per_epoch if self.per_step else steps // steps_per_epoch
+        ramp = tf.maximum(self.weight * epoch / self.warmup_epochs, self.floor)
+        return tf.cast(tf.minimum(ramp, self.weight), tf.float32)

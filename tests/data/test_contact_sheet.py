@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from divco_tf.data.contact_sheet import contact_sheet
-from divco_tf.data.policies import POLICIES, get_policy
+from divco_tf.data.views.policies import POLICIES, get_policy
 from divco_tf.errors import InputError
 from tests.data.test_pipeline import pipeline
 

@@ -38,7 +38,7 @@ def test_a_misspelt_name_is_answered_with_a_suggestion():
 
 def test_the_tables_load_without_tensorflow_and_numba():
     code = (
-        "import sys, divco_tf.data.datasets, divco_tf.data.policies;"
+        "import sys, divco_tf.data.datasets, divco_tf.data.views.policies;"
         "print([m for m in ('tensorflow', 'numba', 'keras') if m in sys.modules])"
     )
     shown = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout

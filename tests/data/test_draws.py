@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 from scipy import stats
 
 from divco_tf.data.draws import Draws, fold
-from divco_tf.data.image_ops import random_numbers
+from divco_tf.data.views.kernels import random_numbers
 
 words = st.integers(0, 2**64 - 1)
 

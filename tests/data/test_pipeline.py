@@ -11,13 +11,13 @@ import tensorflow as tf
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from divco_tf.data.image_ops.random_numbers import view_keys
 from divco_tf.data.mixing import Mixing
 from divco_tf.data.pipeline import ViewPipeline, evaluation_dataset, reading, reraise_input_error
-from divco_tf.data.policies import POLICIES, ViewPolicy
 from divco_tf.data.preprocessing import Preprocessing
 from divco_tf.data.sources import ArraySource, Source, open_source
-from divco_tf.data.views import ViewMaker
+from divco_tf.data.views.kernels.random_numbers import view_keys
+from divco_tf.data.views.maker import ViewMaker
+from divco_tf.data.views.policies import POLICIES, ViewPolicy
 from divco_tf.errors import InputError
 from tests.data.images import image_folder
 
@@ -275,7 +275,7 @@ def test_under_op_determinism_batches_are_still_made_side_by_side():
         import numpy as np
         import tensorflow as tf
         from divco_tf.data.pipeline import ViewPipeline
-        from divco_tf.data.policies import ViewPolicy
+        from divco_tf.data.views.policies import ViewPolicy
         from divco_tf.data.preprocessing import Preprocessing
         from divco_tf.data.sources import ArraySource
 

@@ -9,10 +9,10 @@ from hypothesis import strategies as st
 from divco_tf.data import pipeline as pipeline_module
 from divco_tf.data.batch_ops import KerasLayer
 from divco_tf.data.pipeline import ViewPipeline, union
-from divco_tf.data.policies import POLICIES, ResizedCrop, ViewPolicy, get_policy
 from divco_tf.data.preprocessing import Preprocessing
 from divco_tf.data.sources import BadImage, open_source
-from divco_tf.data.views import ViewMaker
+from divco_tf.data.views.maker import ViewMaker
+from divco_tf.data.views.policies import POLICIES, ResizedCrop, ViewPolicy, get_policy
 from divco_tf.errors import InputError
 from tests.data.images import image_folder
 from tests.data.test_pipeline import MEAN, STD, numbered, pipeline

@@ -45,7 +45,7 @@ def open_folder(root: pathlib.Path):
 def pipeline_of(root: pathlib.Path, **policy):
     """Views of four images at once."""
     from divco_tf.data.pipeline import ViewPipeline
-    from divco_tf.data.policies import ViewPolicy
+    from divco_tf.data.views.policies import ViewPolicy
 
     source, preprocessing = open_folder(root)
     return ViewPipeline(source, batch_size=4, split_factor=2, policy=ViewPolicy(**policy), preprocessing=preprocessing)
@@ -53,7 +53,7 @@ def pipeline_of(root: pathlib.Path, **policy):
 
 def training_crops(root: pathlib.Path) -> None:
     """A batch of random resized crops."""
-    from divco_tf.data.policies import ResizedCrop
+    from divco_tf.data.views.policies import ResizedCrop
 
     pipeline_of(root, pad=0, resized_crop=ResizedCrop()).views_at(0)
 

@@ -13,11 +13,11 @@ import pytest
 import tensorflow as tf
 
 from divco_tf.models import branch_stack, layers
-from divco_tf.models.backbones import backbone_of
+from divco_tf.models.backbones.registry import backbone_of
 from divco_tf.models.branch_stack import BranchStack, build
-from divco_tf.models.import_torch import import_state_dict, torch_tensors
-from divco_tf.models.spec import branch_spec
-from divco_tf.models.summary import count_multiply_adds, count_parameters
+from divco_tf.models.division import branch_spec
+from divco_tf.models.sizes import count_multiply_adds, count_parameters
+from divco_tf.models.torch_weights import import_state_dict, torch_tensors
 from tests.reference import load_json, load_npz
 
 TOLERANCE = 2e-5  # of max|logit|; the smallest effect of any tested porting mistake is 3.7e-4

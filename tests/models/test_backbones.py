@@ -6,7 +6,7 @@ import pytest
 
 from divco_tf.errors import InputError
 from divco_tf.models import layers
-from divco_tf.models.backbones import BACKBONES, Backbone, backbone_of, register_backbone, register_backbones
+from divco_tf.models.backbones.registry import BACKBONES, Backbone, backbone_of, register_backbone, register_backbones
 from divco_tf.models.backbones.wide_resnet_cifar import WideResNetSpec
 from divco_tf.models.branch_stack import BranchStack, build
 from divco_tf.models.divide import divide

@@ -10,8 +10,9 @@ from divco_tf.errors import InputError
 from divco_tf.models.branch_stack import BranchStack, build
 from divco_tf.models.budget import divide_by_budget
 from divco_tf.models.divide import by_split, by_sqrt_split, divided
-from divco_tf.models.spec import branch_spec, check_division
-from divco_tf.models.summary import Sizes, count_parameters, summarize
+from divco_tf.models.division import branch_spec, check_division
+from divco_tf.models.sizes import Sizes, count_parameters
+from divco_tf.models.summary import summarize
 from tests.tiny import one_line
 
 

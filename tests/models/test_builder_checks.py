@@ -12,7 +12,7 @@ import tensorflow as tf
 
 from divco_tf.errors import InputError
 from divco_tf.models import layers
-from divco_tf.models.backbones import register_backbone
+from divco_tf.models.backbones.registry import register_backbone
 from divco_tf.models.branch_stack import BranchStack, build
 from divco_tf.models.divide import by_split, divide, divided
 from divco_tf.models.template import build_template

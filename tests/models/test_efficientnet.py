@@ -8,9 +8,9 @@ from hypothesis import strategies as st
 
 from divco_tf.errors import InputError
 from divco_tf.models import layers
-from divco_tf.models.backbones import BACKBONES
 from divco_tf.models.backbones.efficientnet import EfficientNetSpec
 from divco_tf.models.backbones.efficientnet_cifar import CifarEfficientNetSpec
+from divco_tf.models.backbones.registry import BACKBONES
 from divco_tf.models.branch_stack import build
 from divco_tf.models.divide import divide
 from divco_tf.models.layers import basic

@@ -9,7 +9,7 @@ import pytest
 import tensorflow as tf
 
 from divco_tf.models import layers
-from divco_tf.models.backbones import register_backbone
+from divco_tf.models.backbones.registry import register_backbone
 from divco_tf.models.branch_stack import BranchStack, build
 from tests import tiny
 from tests.tiny import lively, tiny_stack

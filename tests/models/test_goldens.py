@@ -6,11 +6,11 @@ import pytest
 import tensorflow as tf
 
 from divco_tf.models import layers
-from divco_tf.models.backbones import BACKBONES
+from divco_tf.models.backbones.registry import BACKBONES
+from divco_tf.models.division import branch_spec
 from divco_tf.models.layers import GroupedConv2D, basic
-from divco_tf.models.spec import branch_spec
 from divco_tf.models.template import build_template
-from divco_tf.training.optimizers import OptimizerConfig
+from divco_tf.training.optim.optimizer import OptimizerConfig
 from tests.models import goldens
 from tests.models.goldens import RECORDS, TOLERANCE, backbone_name, golden_difference, golden_logits, single_branch
 from tests.reference import load_json

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from divco_tf.models.branch_stack import BranchStack
-from divco_tf.models.import_torch import torch_tensors
+from divco_tf.models.torch_weights import torch_tensors
 from tests.models.siblings import SIBLINGS, sibling_stack
 
 Rule = Callable[[tuple[int, ...]], tuple[str, float]]

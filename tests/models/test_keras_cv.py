@@ -3,8 +3,8 @@ from typing import Any
 import pytest
 
 from divco_tf.errors import InputError
-from divco_tf.models.backbones import BACKBONES
 from divco_tf.models.backbones.keras_cv import CSPDarkNetSpec, EfficientNetV2Spec, MobileNetV3Spec, ResNetV2Spec
+from divco_tf.models.backbones.registry import BACKBONES
 from divco_tf.models.summary import summarize
 from divco_tf.models.template import build_template
 from tests.models import wrapped

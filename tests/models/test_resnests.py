@@ -8,7 +8,7 @@ import pytest
 
 from divco_tf.errors import InputError
 from divco_tf.models import layers
-from divco_tf.models.backbones import BACKBONES
+from divco_tf.models.backbones.registry import BACKBONES
 from divco_tf.models.backbones.resnest import RESNESTS, RESNEXSTS, ResNeStSpec, ResNeXStSpec
 from divco_tf.models.divide import divide
 from divco_tf.models.layers import attention

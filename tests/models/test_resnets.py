@@ -5,7 +5,7 @@ import dataclasses
 import pytest
 
 from divco_tf.errors import InputError
-from divco_tf.models.backbones import BACKBONES
+from divco_tf.models.backbones.registry import BACKBONES
 from divco_tf.models.backbones.resnet import ResNetSpec, WideResNet50Spec
 from divco_tf.models.backbones.senet import SENetSpec
 from divco_tf.models.divide import divide

@@ -12,8 +12,8 @@ from divco_tf.models.backbones.pyramidnet import PyramidNetSpec
 from divco_tf.models.backbones.shake_shake import ShakeShakeSpec, unused_tensors
 from divco_tf.models.branch_stack import build
 from divco_tf.models.divide import divide
-from divco_tf.models.import_torch import import_state_dict, torch_tensors
 from divco_tf.models.template import build_template
+from divco_tf.models.torch_weights import import_state_dict, torch_tensors
 from tests import tiny
 from tests.models import goldens
 from tests.models.siblings import SIBLINGS, sibling_stack

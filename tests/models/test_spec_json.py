@@ -11,7 +11,7 @@ import pytest
 
 from divco_tf.errors import InputError
 from divco_tf.models import layers
-from divco_tf.models.backbones import BACKBONES, register_backbone
+from divco_tf.models.backbones.registry import BACKBONES, register_backbone
 from divco_tf.models.branch_stack import BranchStack, build
 from divco_tf.models.divide import divide
 from divco_tf.models.spec_json import spec_from_json, spec_to_json

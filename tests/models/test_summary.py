@@ -7,7 +7,8 @@ import numpy as np
 import pytest
 
 from divco_tf.errors import InputError
-from divco_tf.models.summary import count_multiply_adds, count_parameters, summarize
+from divco_tf.models.sizes import count_multiply_adds, count_parameters
+from divco_tf.models.summary import summarize
 from tests import tiny
 from tests.reference import load_json
 

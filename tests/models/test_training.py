@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from divco_tf.errors import InputError
-from divco_tf.models.backbones import BACKBONES
+from divco_tf.models.backbones.registry import BACKBONES
 from divco_tf.models.branch_stack import BranchStack
 from divco_tf.models.template import build_template
 from tests.models.one_step import gradients

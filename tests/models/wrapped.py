@@ -12,7 +12,7 @@ from tensorflow.python.framework.convert_to_constants import convert_variables_t
 from divco_tf.data.datasets import get_dataset
 from divco_tf.data.preprocessing import Preprocessing
 from divco_tf.models.branch_stack import BranchStack, build
-from divco_tf.models.summary import count_multiply_adds
+from divco_tf.models.sizes import count_multiply_adds
 from divco_tf.serving.export import export_stack
 
 SIDE = 32

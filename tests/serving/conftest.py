@@ -4,11 +4,11 @@ import pathlib
 
 import pytest
 
+from divco_tf.runs.experiment import Experiment
+from divco_tf.runs.loop import train
+from divco_tf.runs.options import Options
 from divco_tf.serving.export import export
-from divco_tf.training.experiment import Experiment
-from divco_tf.training.loop import train
-from divco_tf.training.options import Options
-from divco_tf.training.schedules import LearningRate
+from divco_tf.training.optim.learning_rate import LearningRate
 
 
 @pytest.fixture(scope="session")

@@ -14,11 +14,11 @@ import tensorflow as tf
 from divco_tf import files
 from divco_tf.data.preprocessing import Preprocessing
 from divco_tf.errors import InputError
-from divco_tf.models.torch_checkpoint import TorchCheckpoint
+from divco_tf.runs.imported import import_checkpoint
+from divco_tf.runs.model_dir import load, open_model_dir
 from divco_tf.serving.export import export_stack, read_record
-from divco_tf.training.experiment import load, open_run
-from divco_tf.training.imported import import_checkpoint
-from tests.models.test_import_torch import state_dict
+from divco_tf.torch_files.checkpoint import TorchCheckpoint
+from tests.models.test_torch_weights import state_dict
 from tests.tiny import tiny_stack
 
 ROUNDS = 20
@@ -82,7 +82,7 @@ def check_export(folder: pathlib.Path, said: dict[int, str]) -> None:
 
 def check_import(folder: pathlib.Path, said: dict[int, str]) -> None:
     (number,) = (number for number, file in said.items() if not file.startswith("refused"))
-    assert open_run(folder).imported["file"] == f"{number}.pth"
+    assert open_model_dir(folder).imported["file"] == f"{number}.pth"
     assert all(np.all(variable.numpy() == number) for variable in load(folder).variables)
 
 
@@ -103,7 +103,7 @@ CHECKS = {
 def test_two_processes_write_whole_results_or_are_refused(tmp_path, kind):
     # The server of forks imports TensorFlow once, and starts none of its threads.
     context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload(["divco_tf.serving.export", "divco_tf.training.imported", "tests.tiny"])
+    context.set_forkserver_preload(["divco_tf.serving.export", "divco_tf.runs.imported", "tests.tiny"])
     barrier, queue = context.Barrier(2), context.Queue()
     processes = [context.Process(target=work, args=(number, kind, tmp_path, barrier, queue)) for number in (1, 2)]
     for process in processes:

@@ -10,10 +10,10 @@ import tensorflow as tf
 from divco_tf.data.preprocessing import Preprocessing
 from divco_tf.data.sources import open_source
 from divco_tf.errors import InputError
+from divco_tf.runs.evaluation import Evaluation, evaluate
 from divco_tf.serving.evaluation import evaluate_saved_model
 from divco_tf.serving.export import export, export_stack
 from divco_tf.training import losses
-from divco_tf.training.evaluation import Evaluation, evaluate
 from tests.data.images import image_folder
 from tests.tiny import lively, one_line, tiny_stack
 

@@ -26,10 +26,10 @@ from divco_tf.errors import InputError, RunError
 from divco_tf.models.backbones.resnest import ResNeXStSpec
 from divco_tf.models.branch_stack import BranchStack, build
 from divco_tf.models.layers import grouped
+from divco_tf.runs.model_dir import load, open_model_dir
+from divco_tf.runs.records.checkpoints import Checkpoint
 from divco_tf.serving.export import export, export_stack, read_class_names, read_record, signature_lines, versions_in
 from divco_tf.training import losses
-from divco_tf.training.checkpoint import Checkpoint
-from divco_tf.training.experiment import load, open_run
 from tests.data.images import photograph
 from tests.test_files import at_once
 from tests.tiny import lively, one_line, tiny_stack
@@ -69,7 +69,7 @@ def encoded(images: np.ndarray | list, kind: str = "PNG") -> list[bytes]:
 
 def expected(model_dir: pathlib.Path, images: np.ndarray) -> dict[str, np.ndarray]:
     """The signatures' outputs, computed by the run's own stack."""
-    experiment = open_run(model_dir).experiment
+    experiment = open_model_dir(model_dir).experiment
     logits = load(model_dir)(experiment.preprocessing(tf.constant(images)))
     probabilities = losses.ensemble_probabilities(logits, experiment.ensembling).numpy()
     return {
@@ -300,7 +300,7 @@ def test_home_is_expanded(tmp_path, monkeypatch):
 def test_a_run_that_goes_on_meanwhile_is_exported_as_the_record_says(digits_run, tmp_path, monkeypatch, weights):
     run = tmp_path / "run"
     shutil.copytree(digits_run, run)
-    first, later = open_run(run).checkpoint(weights), open_run(run).checkpoint(weights).step + 1
+    first, later = open_model_dir(run).checkpoint(weights), open_model_dir(run).checkpoint(weights).step + 1
     check = Checkpoint.check
 
     def removed(self: Checkpoint) -> None:

@@ -4,11 +4,11 @@ import pathlib
 import re
 from typing import Any
 
-from divco_tf.tools import _paper_rows
+from divco_tf.tools.reports import paper_rows
 from tests.models.goldens import RECORDS
 
 DOCS = pathlib.Path(__file__).resolve().parents[2] / "docs"
-ROWS: dict[str, dict[str, Any]] = {row["config"]: row for row in _paper_rows.paper_tables()["rows"]}
+ROWS: dict[str, dict[str, Any]] = {row["config"]: row for row in paper_rows.paper_tables()["rows"]}
 _ARCHS = {record["arch"].lower(): record["arch"] for record in RECORDS.values()}
 
 

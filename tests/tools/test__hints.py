@@ -3,8 +3,8 @@
 import pytest
 from absl import flags
 
-import divco_tf.training.experiment
-import divco_tf.training.options  # noqa: F401 the classes whose fields are bound
+import divco_tf.runs.experiment
+import divco_tf.runs.options  # noqa: F401 the classes whose fields are bound
 from divco_tf.tools import _hints
 from tests.tools.in_process import fresh_program
 
@@ -26,7 +26,7 @@ from tests.tools.in_process import fresh_program
             "train",
             "Pass rule=\"budget\". Received: 3; or jit='auto', weight_decay=5e-4.",
             "Pass --bind 'experiment.Experiment.rule=\"budget\"'. Received: 3; or "
-            "--bind 'loop.Options.jit=\"auto\"', --bind optimizers.OptimizerConfig.weight_decay=5e-4.",
+            "--bind 'options.Options.jit=\"auto\"', --bind optimizer.OptimizerConfig.weight_decay=5e-4.",
         ),
         ("train", "x. Received: 1; extend=True works.", "x. Received: 1; --extend works."),
         ("summarize", 'Received: 3; rule="budget" works.', "Received: 3; --rule budget works."),

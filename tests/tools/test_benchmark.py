@@ -9,11 +9,11 @@ import pytest
 
 from divco_tf.models.backbones.resnet import ResNeXtSpec
 from divco_tf.models.branch_stack import build
-from divco_tf.models.spec import branch_spec
+from divco_tf.models.division import branch_spec
 from divco_tf.models.template import build_network
-from divco_tf.tools import _benchmark_checkpoint, _benchmark_compile, _benchmark_memory, _benchmark_step
+from divco_tf.tools.benchmarks import checkpoint, compile_time, memory, step
+from tests.runs import runs
 from tests.tools.told_times import told_times  # noqa: F401 the fixture
-from tests.training import runs
 
 SIZES = {"num_classes": 3, "input_shape": (8, 8, 3)}
 
@@ -22,8 +22,8 @@ TINY = {"batch_size": 4, "image_size": 8, "num_classes": 3, "report": lambda lin
 
 
 def test_a_step_is_told_beside_separate_models(told_times, monkeypatch):  # noqa: F811
-    monkeypatch.setattr(_benchmark_step, "torch_version", lambda: None)
-    result = _benchmark_step.run("tiny", division={"split_factor": 2}, rounds=2, steps=3, **TINY)
+    monkeypatch.setattr(step, "torch_version", lambda: None)
+    result = step.run("tiny", division={"split_factor": 2}, rounds=2, steps=3, **TINY)
     kept = json.loads(json.dumps({key: result[key] for key in ("command", "machine", "settings", "systems")}))
     assert kept["machine"]["cores"] >= 1 and kept["settings"]["split_factor"] == 2
     names = [
@@ -40,7 +40,7 @@ def test_a_step_is_told_beside_separate_models(told_times, monkeypatch):  # noqa
 
 def test_compile_tells_both_ways_to_the_first_step(told_times):  # noqa: F811
     backbones = {"backbones": ["tiny"], "split_factor": 2, "batch_size": 2}
-    result = _benchmark_compile.run(**backbones, report=lambda line: None)
+    result = compile_time.run(**backbones, report=lambda line: None)
     assert result["rows"] == [
         ("tiny, branch stack", "1.00", "2.00", "3.00", "0.50", "100"),
         ("tiny, separate Keras models", "2.00", "4.00", "6.00", "1.00", "200"),
@@ -50,7 +50,7 @@ def test_compile_tells_both_ways_to_the_first_step(told_times):  # noqa: F811
 
 
 def test_memory_tells_peak_and_time_of_every_way(told_times):  # noqa: F811
-    result = _benchmark_memory.run("tiny", split_factors=(1, 2), rounds=2, steps=2, **TINY)
+    result = memory.run("tiny", split_factors=(1, 2), rounds=2, steps=2, **TINY)
     one, two = result["systems"]["S=1"], result["systems"]["S=2"]
     assert list(one) == ["plain", "4 micro-batches", "remat", "remat, 4 micro-batches"]  # one branch has no turn
     assert list(two) == [*one, "branches in turn", "remat, branches in turn"]
@@ -64,7 +64,7 @@ def test_memory_tells_peak_and_time_of_every_way(told_times):  # noqa: F811
 
 
 def test_checkpoint_tells_what_a_save_costs():
-    result = _benchmark_checkpoint.run("tiny", split_factor=2, rounds=2, **TINY)
+    result = checkpoint.run("tiny", split_factor=2, rounds=2, **TINY)
     found = result["systems"]["checkpoint"]
     assert len(found["saves"]) == 2
     assert all(save["call"] <= save["written"] for save in found["saves"])
@@ -74,7 +74,7 @@ def test_checkpoint_tells_what_a_save_costs():
 
 
 def test_kills_compares_all_that_a_run_ends_with(tmp_path):
-    from divco_tf.tools._benchmark_kills import state
+    from divco_tf.tools.benchmarks.kills import state
 
     for name, seed in (("one", 0), ("same", 0), ("other", 1)):
         runs.run(tmp_path / name, runs.experiment(epochs=1, seed=seed))
@@ -84,7 +84,7 @@ def test_kills_compares_all_that_a_run_ends_with(tmp_path):
 
 
 def test_agreement_tells_weights_from_statistics():
-    from divco_tf.tools import _benchmark_agreement as agreement
+    from divco_tf.tools.benchmarks import agreement
 
     case = agreement.Case(agreement.NORM)
     one, other = case.experiment().build(10), case.experiment().build(10)
@@ -108,7 +108,7 @@ def test_separate_models_have_kerass_own_batch_norm(monkeypatch):
     monkeypatch.setattr(keras.layers.BatchNormalization, "call", noted)
     spec = branch_spec("tiny", split_factor=2)
     labels = np.eye(3, dtype=np.float32)[:2]
-    _benchmark_step._separate_step(spec, 2, SIZES, np.zeros((2, 2, 8, 8, 3), np.float32), labels)()
+    step._separate_step(spec, 2, SIZES, np.zeros((2, 2, 8, 8, 3), np.float32), labels)()
     assert set(used) == {keras.layers.BatchNormalization}
 
 
@@ -117,10 +117,8 @@ def test_separate_models_are_trained_by_the_same_loss_as_the_stack():
     rng = np.random.default_rng(0)
     views = rng.standard_normal((4, 2, 8, 8, 3)).astype(np.float32)
     labels = np.eye(3, dtype=np.float32)[rng.integers(3, size=4)]
-    stack = _benchmark_step.stack_step(
-        _benchmark_step.cotraining_model(build(spec=spec, copies=2, **SIZES)), views, labels
-    )
-    separate = _benchmark_step._separate_step(spec, 2, SIZES, views, labels)
+    stack = step.stack_step(step.cotraining_model(build(spec=spec, copies=2, **SIZES)), views, labels)
+    separate = step._separate_step(spec, 2, SIZES, views, labels)
     # Initial logits are nearly 0 whatever the draw (a linear layer of standard deviation 1e-3): 2 log 3.
     assert stack() == pytest.approx(2 * np.log(3), abs=0.05)
     assert separate() == pytest.approx(2 * np.log(3), abs=0.05)
@@ -131,7 +129,7 @@ def test_separate_models_are_trained_by_the_same_loss_as_the_stack():
 )
 def test_the_pytorch_twin_computes_what_the_keras_network_does(spec):
     torch = pytest.importorskip("torch", reason="PyTorch is for comparison only, and not installed")
-    from divco_tf.tools._torch_twin import TorchTwin
+    from divco_tf.tools.benchmarks.torch_twin import TorchTwin
 
     network = build_network(spec, **SIZES)
     rng = np.random.default_rng(1)
@@ -165,7 +163,7 @@ def test_the_pytorch_twin_computes_what_the_keras_network_does(spec):
 
 
 def test_every_way_of_a_grouped_convolution_is_timed(monkeypatch):
-    from divco_tf.tools import _benchmark_grouped as benchmark
+    from divco_tf.tools.benchmarks import grouped as benchmark
 
     monkeypatch.setattr(benchmark, "NETWORKS", {})
     monkeypatch.setattr(benchmark, "TURN", 0.0)
@@ -181,7 +179,7 @@ def test_every_way_of_a_grouped_convolution_is_timed(monkeypatch):
 
 
 def test_every_way_of_a_grouped_convolution_has_the_same_gradients():
-    from divco_tf.tools import _benchmark_grouped as benchmark
+    from divco_tf.tools.benchmarks import grouped as benchmark
 
     ways = {name: make for name, make in benchmark._convolutions((2, 4, 4, 8), 4) if name != benchmark.TORCH}
     expected = ways[benchmark.OURS]()()

@@ -7,11 +7,12 @@ import pytest
 from absl import flags
 
 from divco_tf.data.datasets import SPLITS
-from divco_tf.training import evaluation, runtime
-from divco_tf.training.evaluation import evaluate
-from divco_tf.training.experiment import WEIGHTS, open_run
+from divco_tf.runs import evaluation
+from divco_tf.runs.evaluation import evaluate
+from divco_tf.runs.model_dir import WEIGHTS, open_model_dir
+from divco_tf.runtime import compute, strategy
+from tests.runs import runs
 from tests.tools.in_process import fresh_program
-from tests.training import runs
 
 
 @pytest.fixture(scope="module")
@@ -43,7 +44,7 @@ def test_json_holds_every_figure_in_full(divco, two_runs):
     told, figures = content[str(split2)], evaluate(split2)
     assert told["accuracy"] == figures.accuracy
     assert told["branch_accuracies"] == list(figures.branch_accuracies)
-    assert told["seconds_per_step"] == figures.seconds_per_step == open_run(split2).seconds_per_step
+    assert told["seconds_per_step"] == figures.seconds_per_step == open_model_dir(split2).seconds_per_step
 
 
 @pytest.mark.parametrize(("flag", "key", "value"), [("weights", "weights", "best"), ("split", "split", "held_out")])
@@ -73,7 +74,7 @@ def test_batches_devices_and_xla_are_chosen_by_flag(divco, two_runs, monkeypatch
 def test_flags_offer_what_the_library_takes():
     with fresh_program("evaluate"):
         offered = {name: set(flags.FLAGS[name].parser.enum_values) for name in ("split", "weights", "strategy", "jit")}
-    expected = {"split": SPLITS, "weights": WEIGHTS, "strategy": runtime.STRATEGIES, "jit": runtime.JIT}
+    expected = {"split": SPLITS, "weights": WEIGHTS, "strategy": strategy.STRATEGIES, "jit": compute.JIT}
     assert offered == {name: set(values) for name, values in expected.items()}
 
 

@@ -7,7 +7,8 @@ import pytest
 import divco_tf
 import tests.tiny  # noqa: F401 registers the backbone
 from divco_tf.data.sources import open_source
-from divco_tf.training.experiment import Experiment, claim_model_dir
+from divco_tf.runs.experiment import Experiment
+from divco_tf.runs.model_dir import claim_model_dir
 
 
 @pytest.fixture(scope="module")

@@ -6,13 +6,13 @@ import re
 import gin
 import pytest
 
-from divco_tf.data.policies import get_policy
+from divco_tf.data.views.policies import get_policy
 from divco_tf.models.divide import divide_weight_decay
 from divco_tf.models.summary import summarize
+from divco_tf.runs.experiment import Experiment
+from divco_tf.runs.options import Options
 from divco_tf.tools import _configs
-from divco_tf.training.experiment import Experiment
-from divco_tf.training.options import Options
-from divco_tf.training.update_rules import RMSpropTF
+from divco_tf.training.optim.rules import RMSpropTF
 from tests.reference import load_json
 from tests.tools.published import ROWS, arch, record_of
 
@@ -161,7 +161,7 @@ def test_the_recipe_is_that_of_the_authors_script(name, experiment):
 
 def test_the_authors_other_optimizer_is_one_binding_away():
     """Their RMSpropTF for EfficientNet: alpha 0.9, epsilon 0.001 inside the root, momentum 0.9, L2."""
-    bindings = ['optimizers.OptimizerConfig.name="rmsprop_tf"']
+    bindings = ['optimizer.OptimizerConfig.name="rmsprop_tf"']
     _configs.parse_config("imagenet/efficientnet_b7_split1_crop320", bindings)
     built = _configs.experiment().optimizer.build(0.256)
     assert type(built) is RMSpropTF and (built.alpha, built.epsilon, built.momentum) == (0.9, 0.001, 0.9)

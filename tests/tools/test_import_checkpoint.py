@@ -12,19 +12,20 @@ import tensorflow as tf
 import divco_tf
 from divco_tf.data.sources import open_source
 from divco_tf.errors import InputError
-from divco_tf.models.backbones import BACKBONES, backbone_of
-from divco_tf.models.torch_checkpoint import TorchCheckpoint
+from divco_tf.models.backbones.registry import BACKBONES, backbone_of
+from divco_tf.runs import imported
+from divco_tf.runs.experiment import Experiment
+from divco_tf.runs.model_dir import claim_model_dir, load, open_model_dir
+from divco_tf.runs.records.checkpoints import Checkpoints
 from divco_tf.serving.export import read_record
-from divco_tf.training import imported
-from divco_tf.training.checkpoint import Checkpoints
-from divco_tf.training.experiment import Experiment, claim_model_dir, load, open_run
+from divco_tf.torch_files.checkpoint import TorchCheckpoint
 from tests import tiny
 from tests.data.images import image_folder
 from tests.models import goldens
-from tests.models import torch_files as files
-from tests.models.test_import_torch import state_dict
-from tests.models.test_torch_checkpoint import HOSTILE
+from tests.models.test_torch_weights import state_dict
 from tests.test_files import at_once
+from tests.torch_files import made as files
+from tests.torch_files.test_checkpoint import HOSTILE
 
 PROGRAM = pathlib.Path(__file__).resolve().parents[2] / "tools" / "import_checkpoint.py"
 LICENCE = "CC BY-NC 4.0"
@@ -61,7 +62,7 @@ def test_evaluate_and_export_take_what_was_imported(divco, checkpoint, tmp_path)
     assert evaluated["images"] == 387 and "tiny.pth.tar" in evaluated["weights"]
     stack = load(run)
     test = open_source("digits", "test")
-    logits = stack(open_run(run).experiment.preprocessing(test.images)).numpy()
+    logits = stack(open_model_dir(run).experiment.preprocessing(test.images)).numpy()
     assert evaluated["accuracy"] == np.mean(logits.mean(1).argmax(-1) == test.labels)
 
     assert divco("export", f"--model_dir={run}", f"--export_dir={exports}").status == 0
@@ -111,7 +112,7 @@ def test_a_checkpoint_of_every_family_is_imported(divco, tmp_path, record):
         result = divco("import_checkpoint", *flags(path, tmp_path / "run", dataset=None, **network, **size))
         assert (result.status, result.stderr) == (0, "")
         stack = load(tmp_path / "run")
-    assert open_run(tmp_path / "run").experiment.dataset == record["dataset"]
+    assert open_model_dir(tmp_path / "run").experiment.dataset == record["dataset"]
     unused = backbone_of(stack.spec).unused_tensors(stack.spec)
     expected = [
         array.sum(dtype=np.float64)  # of whole numbers: exact, in any order
@@ -250,7 +251,7 @@ def test_the_weights_that_are_taken_can_be_chosen(divco, tmp_path):
         assert divco("import_checkpoint", *flags(path, tmp_path / name), *more).status == 0
         bias = load(tmp_path / name).branch(0).get_layer("fc").bias
         np.testing.assert_array_equal(bias, states[name]["models.0.fc.bias"])
-        assert open_run(tmp_path / name).imported["key"] == name
+        assert open_model_dir(tmp_path / name).imported["key"] == name
     said = divco.refusal("import_checkpoint", *flags(path, tmp_path / "run"), "--weights=ema")
     assert "no state dict 'ema', but 'state_dict', 'state_dict_ema'" in said
 
@@ -274,8 +275,8 @@ def test_classes_without_names_are_numbered_and_any_names_of_so_many_fit(divco, 
     checkpoint.write_bytes(files.legacy_file(files.state_dict(tiny_state(num_classes=3))))
     run = tmp_path / "run"
     assert divco("import_checkpoint", *flags(checkpoint, run, num_classes=3, dataset=None, image_size=8)).status == 0
-    assert open_run(run).experiment.dataset == "image_folder"
-    assert open_run(run).class_names == ("0", "1", "2")
+    assert open_model_dir(run).experiment.dataset == "image_folder"
+    assert open_model_dir(run).class_names == ("0", "1", "2")
     three, four = (image_folder(tmp_path / str(classes), classes=classes, images=8) for classes in (3, 4))
     assert divco("evaluate", f"--model_dir={run}", f"--data_dir={three}").status == 0
     assert "4 classes" in divco.refusal("evaluate", f"--model_dir={run}", f"--data_dir={four}")

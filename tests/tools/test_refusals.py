@@ -14,10 +14,10 @@ from PIL import Image
 
 from divco_tf.data.pipeline import ViewPipeline
 from divco_tf.data.sources import ArraySource, open_source
-from divco_tf.training import experiment
-from divco_tf.training.experiment import claim_model_dir
+from divco_tf.runs import experiment
+from divco_tf.runs.model_dir import claim_model_dir
 from tests.data.images import image_folder
-from tests.training import runs
+from tests.runs import runs
 
 ROOT = pathlib.Path(__file__).resolve().parents[2]
 DIGITS = ("--config=digits/wide_resnet10_2_split4", '--bind=experiment.Experiment.backbone="tiny"')
@@ -31,7 +31,7 @@ def config(tmp_path):
 
     def write(line: str) -> str:
         path = tmp_path / "mine.gin"
-        head = "from __gin__ import dynamic_registration\nfrom divco_tf.training import experiment\n"
+        head = "from __gin__ import dynamic_registration\nfrom divco_tf.runs import experiment\n"
         path.write_text(f'{head}include "digits/wide_resnet10_2_split4.gin"\n{line}\n')
         return f"--config={path}"
 
@@ -72,11 +72,11 @@ def test_a_wrong_binding_is_refused(divco, tmp_path, line, says):
         (["--config=digits/wide_resnet10_2_splt4"], "Did you mean digits/wide_resnet10_2_split4"),
         ([], "--config is missing"),
         (["--config=base"], "backbone"),
-        ([*DIGITS, "--bind=schedules.LearningRate.warmup_epochs=20"], "warm-up"),
-        ([*DIGITS, "--bind=optimizers.OptimizerConfig.name='sdg'"], "sgd"),
-        ([*DIGITS, "--bind=schedules.CoTraining.loss='jsd'"], "js"),
-        ([*DIGITS, "--bind=loop.Options.strategy='mirored'"], "mirrored"),
-        ([*DIGITS, "--bind=loop.Options.log_every=0"], "log_every"),
+        ([*DIGITS, "--bind=learning_rate.LearningRate.warmup_epochs=20"], "warm-up"),
+        ([*DIGITS, "--bind=optimizer.OptimizerConfig.name='sdg'"], "sgd"),
+        ([*DIGITS, "--bind=losses.CoTraining.loss='jsd'"], "js"),
+        ([*DIGITS, "--bind=options.Options.strategy='mirored'"], "mirrored"),
+        ([*DIGITS, "--bind=options.Options.log_every=0"], "log_every"),
         ([*DIGITS, "--bind=experiment.Experiment.batch_size=5000"], "5000"),
         ([*CIFAR], "no data_dir"),
         ([*CIFAR, '--bind=experiment.Experiment.views="cifar10+rand-9"'], "rand-m<magnitude>"),
@@ -164,7 +164,7 @@ def test_a_loss_that_is_not_finite_ends_the_run_with_status_1(divco, tmp_path, m
         return (views * np.nan if step == 3 else views), labels
 
     monkeypatch.setattr(ViewPipeline, "views_at", spoilt)
-    flags = ["--bind=loop.Options.checkpoint_every=1", "--bind=loop.Options.progress_seconds=1000.0"]
+    flags = ["--bind=options.Options.checkpoint_every=1", "--bind=options.Options.progress_seconds=1000.0"]
     line = divco.refusal("train", *DIGITS, *flags, f"--model_dir={tmp_path}", status=1)
     assert "not finite" in line and str(tmp_path / "checkpoints" / "000000003") in line
     runs.assert_nothing_is_half_written(tmp_path)
@@ -224,13 +224,13 @@ def process(*arguments: str) -> subprocess.Popen:
 def test_a_process_tells_how_each_run_ended_and_ends_itself(images, tmp_path):
     """One that is whole, one with a loss that is not finite, and one with images that cannot be read."""
     half_an_image(images)
-    short = ["--bind=experiment.Experiment.epochs=1", "--bind=schedules.CoTraining.warmup_epochs=0"]
-    short += ["--bind=schedules.LearningRate.warmup_epochs=0", "--bind=loop.Options.contact_sheet=False"]
-    wild = ["--bind=schedules.LearningRate.rule='constant'", "--bind=schedules.LearningRate.learning_rate=1e30"]
+    short = ["--bind=experiment.Experiment.epochs=1", "--bind=losses.CoTraining.warmup_epochs=0"]
+    short += ["--bind=learning_rate.LearningRate.warmup_epochs=0", "--bind=options.Options.contact_sheet=False"]
+    wild = ["--bind=learning_rate.LearningRate.rule='constant'", "--bind=learning_rate.LearningRate.learning_rate=1e30"]
     bad = ["--bind=experiment.Experiment.batch_size=2", "--bind=experiment.Experiment.held_out=0.0"]
     runs_of = [
         [*DIGITS, *short, f"--model_dir={tmp_path / 'whole'}"],
-        [*DIGITS, *short, *wild, "--bind=loop.Options.max_bad_steps=1", f"--model_dir={tmp_path / 'wild'}"],
+        [*DIGITS, *short, *wild, "--bind=options.Options.max_bad_steps=1", f"--model_dir={tmp_path / 'wild'}"],
         [*FOLDER, *short, *bad, f"--data_dir={images}", f"--model_dir={tmp_path / 'bad'}"],
     ]
     started = process("-c", SEVERAL, *map(json.dumps, runs_of))
@@ -250,7 +250,7 @@ def test_a_process_tells_how_each_run_ended_and_ends_itself(images, tmp_path):
 def test_an_interrupted_process_ends(tmp_path):
     signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell's background job inherits that it is ignored
     flags = ["--bind=experiment.Experiment.backbone='wide_resnet10_1'", "--bind=experiment.Experiment.epochs=1000"]
-    flags += ["--bind=loop.Options.progress_seconds=0.0", f"--model_dir={tmp_path}"]
+    flags += ["--bind=options.Options.progress_seconds=0.0", f"--model_dir={tmp_path}"]
     started = process("tools/train.py", DIGITS[0], *flags)
     try:
         while not next(started.stdout).startswith("step 1/"):

@@ -9,8 +9,8 @@ import time
 
 import pytest
 
-from divco_tf.models.backbones import BACKBONES
-from divco_tf.tools import _paper_rows
+from divco_tf.models.backbones.registry import BACKBONES
+from divco_tf.tools.reports import paper_rows
 from tests.reference import load_json
 from tests.tools.in_process import fresh_program
 
@@ -99,9 +99,9 @@ def test_all_backbones_are_printed_as_a_table_or_as_a_page(divco, monkeypatch):
 
 
 def test_the_papers_rows_are_printed_as_tables_or_as_a_page(divco, monkeypatch):
-    monkeypatch.setattr(_paper_rows, "count_row", lambda row: _paper_rows.Counts(1, 1, 1, 1, 1))
+    monkeypatch.setattr(paper_rows, "count_row", lambda row: paper_rows.Counts(1, 1, 1, 1, 1))
     page, text = divco("summarize", "--paper", "--markdown").stdout, divco("summarize", "--paper").stdout
-    for row in _paper_rows.paper_tables()["rows"]:
+    for row in paper_rows.paper_tables()["rows"]:
         assert f"| `{row['config']}` |" in page and f"\n{row['config']} " in text
     assert "0 of 79 rows have both figures equal to a count." in page
 

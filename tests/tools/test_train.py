@@ -8,19 +8,19 @@ import gin
 import pytest
 
 from divco_tf.data.sources import open_source
+from divco_tf.runs.model_dir import load
+from divco_tf.runtime import compute
 from divco_tf.tools import _configs
-from divco_tf.training import runtime
-from divco_tf.training.experiment import load
 from tests.data.images import image_folder, photograph
-from tests.training import runs
+from tests.runs import runs
 
 ROOT = pathlib.Path(__file__).resolve().parents[2]
 
 TINY = (
     '--bind=experiment.Experiment.backbone="tiny"',
     "--bind=experiment.Experiment.epochs=1",
-    "--bind=schedules.LearningRate.warmup_epochs=0",
-    "--bind=loop.Options.threads=1",
+    "--bind=learning_rate.LearningRate.warmup_epochs=0",
+    "--bind=options.Options.threads=1",
 )
 DIGITS = ("--config=digits/wide_resnet10_2_split4", *TINY, "--bind=experiment.Experiment.batch_size=256")
 FOLDER = ("--config=image_folder/wide_resnet16_8_split4", *TINY, "--bind=experiment.Experiment.batch_size=8")
@@ -45,8 +45,8 @@ def test_a_run_ends_with_a_table_of_the_ensemble_and_every_branch(divco, tmp_pat
 @pytest.mark.parametrize(("in_turn", "branches"), [(False, 4), (True, 1)])
 def test_branches_share_the_cores_with_those_that_run_beside_them(divco, tmp_path, monkeypatch, in_turn, branches):
     shared = []
-    monkeypatch.setattr(runtime, "share_cores", shared.append)
-    command = ("train", *DIGITS, f"--bind=loop.Options.branches_in_turn={in_turn}", f"--model_dir={tmp_path}")
+    monkeypatch.setattr(compute, "share_cores", shared.append)
+    command = ("train", *DIGITS, f"--bind=options.Options.branches_in_turn={in_turn}", f"--model_dir={tmp_path}")
     assert divco(*command).status == 0
     assert shared == [branches]
 
@@ -123,7 +123,7 @@ def test_imagenets_row_trains_on_a_folder_like_imagenets(divco, tmp_path):
         "train",
         "--config=imagenet/se_resnet50_split1",
         *TINY,
-        "--bind=schedules.CoTraining.warmup_epochs=1",
+        "--bind=losses.CoTraining.warmup_epochs=1",
         "--bind=experiment.Experiment.image_size=16",
         "--bind=experiment.Experiment.batch_size=500",
         f"--data_dir={tmp_path / 'imagenet'}",

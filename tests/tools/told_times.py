@@ -2,8 +2,8 @@
 
 import pytest
 
-from divco_tf.tools import _benchmark_memory, _benchmark_scaling, _benchmark_step, _benchmark_xla
-from divco_tf.tools._benchmark_process import OutOfTime
+from divco_tf.tools.benchmarks import memory, scaling, step, xla
+from divco_tf.tools.benchmarks.process import OutOfTime
 
 
 class Told:
@@ -45,6 +45,6 @@ def told_times(monkeypatch) -> type[Told]:
     """Puts `Told` in place of the benchmarks' workers."""
     monkeypatch.setattr(Told, "made", 0)
     monkeypatch.setattr(Told, "limit", float("inf"))
-    for module in (_benchmark_memory, _benchmark_scaling, _benchmark_step, _benchmark_xla):
+    for module in (memory, scaling, step, xla):
         monkeypatch.setattr(module, "Worker", Told)
     return Told

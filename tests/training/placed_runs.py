@@ -17,12 +17,12 @@ from tensorflow.python.eager import context
 from tensorflow.python.ops import handle_data_util
 
 from divco_tf.models import layers
-from divco_tf.models.backbones import register_backbones
+from divco_tf.models.backbones.registry import register_backbones
 from divco_tf.models.branch_stack import BranchStack, build
+from divco_tf.runs.evaluation import Predictor
 from divco_tf.training.cotraining import CoTrainingModel
-from divco_tf.training.evaluation import Predictor
-from divco_tf.training.optimizers import SGD
-from divco_tf.training.schedules import CoTraining
+from divco_tf.training.losses import CoTraining
+from divco_tf.training.optim.optimizer import SGD
 from tests import tiny
 
 STEPS, CPUS = 5, ["CPU:0", "CPU:1", "CPU:2", "CPU:3"]

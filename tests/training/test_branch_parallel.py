@@ -14,9 +14,9 @@ import tensorflow as tf
 import divco_tf
 from divco_tf.errors import InputError
 from divco_tf.models import placement
+from divco_tf.runtime.strategy import make_strategy
 from divco_tf.training.cotraining import CoTrainingModel
-from divco_tf.training.optimizers import SGD
-from divco_tf.training.runtime import make_strategy
+from divco_tf.training.optim.optimizer import SGD
 from tests import tiny
 from tests.training import placed_runs
 

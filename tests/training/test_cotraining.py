@@ -7,8 +7,8 @@ from divco_tf.errors import InputError
 from divco_tf.models.branch_stack import BranchStack
 from divco_tf.training import losses
 from divco_tf.training.cotraining import CoTrainingModel
-from divco_tf.training.optimizers import SGD
-from divco_tf.training.schedules import CoTraining
+from divco_tf.training.losses import CoTraining
+from divco_tf.training.optim.optimizer import SGD
 from tests import tiny
 from tests.tiny import batch, lively, tiny_stack
 

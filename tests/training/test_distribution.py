@@ -8,11 +8,11 @@ import pytest
 import tensorflow as tf
 
 from divco_tf.errors import InputError
+from divco_tf.runs.evaluation import Predictor
+from divco_tf.runtime.strategy import make_strategy
 from divco_tf.training.cotraining import CoTrainingModel
-from divco_tf.training.evaluation import Predictor
-from divco_tf.training.optimizers import SGD
-from divco_tf.training.runtime import make_strategy
-from divco_tf.training.schedules import CoTraining
+from divco_tf.training.losses import CoTraining
+from divco_tf.training.optim.optimizer import SGD
 from tests import tiny
 from tests.tiny import batch, lively, tiny_stack
 

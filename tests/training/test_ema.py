@@ -8,17 +8,17 @@ import pytest
 import tensorflow as tf
 
 from divco_tf.errors import InputError
+from divco_tf.runs.evaluation import evaluate
+from divco_tf.runs.loop import make_model
+from divco_tf.runs.model_dir import load, open_model_dir
+from divco_tf.runtime.strategy import make_strategy
 from divco_tf.training.cotraining import CoTrainingModel
-from divco_tf.training.evaluation import evaluate
-from divco_tf.training.experiment import load, open_run
-from divco_tf.training.loop import make_model
-from divco_tf.training.optimizers import OptimizerConfig
-from divco_tf.training.runtime import make_strategy
-from divco_tf.training.schedules import LearningRate
-from divco_tf.training.update_rules import SGD
+from divco_tf.training.optim.learning_rate import LearningRate
+from divco_tf.training.optim.optimizer import OptimizerConfig
+from divco_tf.training.optim.rules import SGD
 from tests import tiny
+from tests.runs import runs
 from tests.tiny import batch, lively, tiny_stack
-from tests.training import runs
 from tests.training.test_keras_layers import keras_stack
 
 
@@ -142,9 +142,9 @@ def test_a_run_keeps_it_and_gives_it(tmp_path):
         np.testing.assert_array_equal(last, plain)
     stack = load(tmp_path / "averaged", weights="ema")
     assert stack.weights_from == f"{tmp_path / 'averaged'} ema step 10"
-    assert open_run(tmp_path / "averaged").described("ema") == "ema step 10"
+    assert open_model_dir(tmp_path / "averaged").described("ema") == "ema step 10"
     model = make_model(described, num_classes=10, steps_per_epoch=runs.STEPS_PER_EPOCH)
-    open_run(tmp_path / "averaged").checkpoint("ema").restore({"ema": model.ema}, partial=True)
+    open_model_dir(tmp_path / "averaged").checkpoint("ema").restore({"ema": model.ema}, partial=True)
     assert tiny.largest_difference(tiny.values(stack.variables), tiny.values(model.ema)) == 0
     assert tiny.largest_difference(tiny.values(stack.variables), runs.final_weights(tmp_path / "averaged")) > 1e-4
     assert evaluate(tmp_path / "averaged", weights="ema").weights == "ema step 10"
@@ -162,7 +162,7 @@ def test_a_stopped_run_goes_on_with_it_and_with_what_the_optimizer_keeps(tmp_pat
     )
     runs.run(tmp_path / "whole", described)
     shutil.copytree(tmp_path / "whole", tmp_path / "stopped")
-    *_, before, last = open_run(tmp_path / "stopped").checkpoints.all()
+    *_, before, last = open_model_dir(tmp_path / "stopped").checkpoints.all()
     shutil.rmtree(last.path)
     lines = []
     runs.run(tmp_path / "stopped", described, report=lines.append)

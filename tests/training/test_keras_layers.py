@@ -7,11 +7,11 @@ import keras
 import numpy as np
 import pytest
 
-from divco_tf.models.backbones import register_backbone
+from divco_tf.models.backbones.registry import register_backbone
 from divco_tf.models.branch_stack import BranchStack, build
+from divco_tf.runtime.strategy import make_strategy
 from divco_tf.training.cotraining import CoTrainingModel
-from divco_tf.training.optimizers import SGD
-from divco_tf.training.runtime import make_strategy
+from divco_tf.training.optim.optimizer import SGD
 from tests import tiny
 
 

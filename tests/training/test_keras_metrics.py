@@ -8,7 +8,7 @@ import tensorflow as tf
 from divco_tf.errors import InputError
 from divco_tf.training.cotraining import CoTrainingModel
 from divco_tf.training.keras_metrics import EnsembleMetrics, Means
-from divco_tf.training.optimizers import SGD
+from divco_tf.training.optim.optimizer import SGD
 from tests import tiny
 
 M = keras.metrics

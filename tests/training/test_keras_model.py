@@ -7,9 +7,10 @@ import tensorflow as tf
 
 from divco_tf.errors import InputError
 from divco_tf.training.cotraining import CoTrainingModel
-from divco_tf.training.optimizers import SGD
-from divco_tf.training.schedules import CoTraining, LearningRate
-from divco_tf.training.update_rules import AdamW
+from divco_tf.training.losses import CoTraining
+from divco_tf.training.optim.learning_rate import LearningRate
+from divco_tf.training.optim.optimizer import SGD
+from divco_tf.training.optim.rules import AdamW
 from tests import tiny
 
 CLASSES = np.array([0, 1, 2, 2, 1, 0, 1, 2])

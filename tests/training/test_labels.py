@@ -8,10 +8,10 @@ import tensorflow as tf
 
 from divco_tf.errors import InputError
 from divco_tf.models.inputs import told_in_one_line
+from divco_tf.runtime.strategy import make_strategy
 from divco_tf.training.cotraining import CoTrainingModel
 from divco_tf.training.labels import as_probabilities, as_weights
-from divco_tf.training.optimizers import SGD
-from divco_tf.training.runtime import make_strategy
+from divco_tf.training.optim.optimizer import SGD
 from tests import tiny
 
 CLASSES = np.array([0, 1, 2, 2])

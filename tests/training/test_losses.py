@@ -9,7 +9,7 @@ from hypothesis.extra import numpy as hnp
 
 from divco_tf.errors import InputError
 from divco_tf.training import losses
-from divco_tf.training.schedules import CoTraining
+from divco_tf.training.losses import CoTraining
 from tests.reference import load_json, load_npz
 
 FACTS, ARRAYS = load_json("losses.json"), load_npz("losses.npz")

@@ -15,9 +15,9 @@ import numpy as np
 from divco_tf import files
 from divco_tf.data.decoding import image_info
 from divco_tf.data.sources.base import BadImage, Choose, Source, region
+from divco_tf.data.sources.derived_files import kept
 from divco_tf.data.sources.encoded import EncodedSource
-from divco_tf.data.sources.kept import kept
-from divco_tf.data.sources.progress import in_order
+from divco_tf.data.sources.parallel import in_order
 from divco_tf.data.sources.request import IO_THREADS, Report, in_bytes, memory_budget_of, silent
 from divco_tf.errors import InputError
 

@@ -5,9 +5,9 @@ import abc
 import numpy as np
 
 from divco_tf.data.decoding import decode
-from divco_tf.data.image_ops.resize import BICUBIC, resize_and_cut
 from divco_tf.data.preprocessing import Preprocessing
 from divco_tf.data.sources.base import BadImage, Choose, Source, region
+from divco_tf.data.views.kernels.resize import BICUBIC, resize_and_cut
 from divco_tf.errors import InputError
 
 

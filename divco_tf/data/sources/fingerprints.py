@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from divco_tf.data.sources.layout import composed
-from divco_tf.data.sources.progress import from_disk
+from divco_tf.data.sources.parallel import from_disk
 
 FILES = "files_crc32"
 """In a fingerprint: checksums of parts of the image files, since 0.2.0."""

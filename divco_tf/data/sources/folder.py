@@ -15,7 +15,7 @@ from divco_tf.data.sources.encoded import EncodedSource
 from divco_tf.data.sources.fingerprints import FILES, file_parts
 from divco_tf.data.sources.layout import WOULD_WORK, Layout, composed, find_layout
 from divco_tf.data.sources.listing import Listing, why_no_bytes
-from divco_tf.data.sources.progress import from_disk
+from divco_tf.data.sources.parallel import from_disk
 from divco_tf.data.sources.request import Request
 from divco_tf.data.sources.splits import in_split
 from divco_tf.errors import InputError, shown

@@ -14,7 +14,7 @@ from divco_tf.data.sources.layout import (
     listing,
     subfolders,
 )
-from divco_tf.data.sources.progress import from_disk
+from divco_tf.data.sources.parallel import from_disk
 from divco_tf.errors import InputError, shown
 
 _LARGEST = 2**31 - 1  # bytes; TensorFlow's decoders take no more

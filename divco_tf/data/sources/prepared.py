@@ -19,7 +19,7 @@ from divco_tf.data.decoding_ops import decode_jpeg_or_png
 from divco_tf.data.preprocessing import Preprocessing
 from divco_tf.data.sources.base import ArraySource, BadImage, Source
 from divco_tf.data.sources.encoded import EncodedSource
-from divco_tf.data.sources.progress import from_disk
+from divco_tf.data.sources.parallel import from_disk
 from divco_tf.data.sources.records import ArrayRecords, DamagedRecord, Records, TFRecords
 from divco_tf.data.sources.request import THREADS, Request, in_bytes
 from divco_tf.data.sources.splits import in_split

@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 from divco_tf.errors import InputError
-from divco_tf.models.backbones import register_backbones
+from divco_tf.models.backbones.registry import register_backbones
 from divco_tf.models.divide import by_sqrt_split, by_table, divided, kept
 
 _CHANNELS = {

@@ -6,8 +6,8 @@ They stride less than those for ImageNet, pad on both sides alike, and drop chan
 import dataclasses
 from typing import Any
 
-from divco_tf.models.backbones import register_backbones
 from divco_tf.models.backbones.efficientnet import SCALES, Block, EfficientNetSpec, Parts, features
+from divco_tf.models.backbones.registry import register_backbones
 
 
 @dataclasses.dataclass(frozen=True)

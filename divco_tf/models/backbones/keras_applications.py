@@ -10,7 +10,7 @@ from typing import Any
 
 from divco_tf import compat
 from divco_tf.errors import InputError
-from divco_tf.models.backbones import register_backbones
+from divco_tf.models.backbones.registry import register_backbones
 from divco_tf.models.divide import by_sqrt_split, divided
 
 

@@ -11,7 +11,8 @@ from typing import Any
 
 from divco_tf import compat
 from divco_tf.errors import InputError
-from divco_tf.models.backbones import keras_applications, register_backbones
+from divco_tf.models.backbones import keras_applications
+from divco_tf.models.backbones.registry import register_backbones
 from divco_tf.models.divide import by_sqrt_split, divided
 
 

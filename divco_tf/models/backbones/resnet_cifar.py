@@ -7,7 +7,7 @@ import dataclasses
 from typing import Any
 
 from divco_tf.errors import InputError
-from divco_tf.models.backbones import register_backbones
+from divco_tf.models.backbones.registry import register_backbones
 from divco_tf.models.divide import by_split, by_table, by_whole_split, divided, kept
 
 

@@ -5,7 +5,7 @@ import itertools
 from typing import Any
 
 from divco_tf.errors import InputError
-from divco_tf.models.backbones import register_backbones
+from divco_tf.models.backbones.registry import register_backbones
 from divco_tf.models.divide import by_table, divided
 
 STEM_WIDTH = 16  # whatever the split factor

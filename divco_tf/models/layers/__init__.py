@@ -20,11 +20,7 @@ from divco_tf.models.layers.basic import (
     shortcut,
 )
 from divco_tf.models.layers.bottleneck import bottleneck, stages
-from divco_tf.models.layers.depthwise import (
-    DEPTHWISE_FAN_IN_UNIFORM,
-    DEPTHWISE_FAN_OUT_NORMAL,
-    depthwise_conv,
-)
+from divco_tf.models.layers.depthwise import DEPTHWISE_FAN_IN_UNIFORM, DEPTHWISE_FAN_OUT_NORMAL, depthwise_conv
 from divco_tf.models.layers.grouped import GroupedConv2D
 from divco_tf.models.layers.squeeze import squeeze_excite
 from divco_tf.models.layers.stochastic import ChannelDropout, DropBlock, Dropout, DropPath, ShakeDrop, ShakeShake

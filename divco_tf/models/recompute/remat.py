@@ -1,0 +1,322 @@
+"""Less memory for more work: activations computed again in the backward pass, by block and by branch.
+
+Recomputation trades one more forward pass for activations that need not be kept ("Training Deep Nets with Sublinear
+Memory Cost", Chen et al., arXiv 1604.06174). What is computed again takes weights, statistics and draws as arguments:
+it is the same function, of the same numbers, so its gradient is the plain one's.
+"""
+
+import dataclasses
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import keras
+import tensorflow as tf
+
+from divco_tf import compat
+from divco_tf.errors import InputError
+from divco_tf.models.recompute.call_graph import Call, CallGraph, call_graph, kept_for_gradient
+from divco_tf.models.template import weights_and_statistics
+
+Tensors = Sequence[tf.Tensor]
+Recomputable = Callable[[list, list], tuple[list, list]]
+"""(floating tensors that have gradients, others) -> (outputs that have gradients, others)."""
+
+
+def recomputed(function: Recomputable, inputs: Tensors, others: Tensors) -> tuple[list, list]:
+    """`function(inputs, others)`, whose gradient runs it again instead of keeping what it computed.
+
+    The second run begins when the gradient of the first one's outputs is there, and takes copies of all arguments
+    that depend on it: else TensorFlow would merge equal operations of both, or start the second early.
+
+    Args:
+      function: pure, see `Recomputable`. It is made from Python twice, so better a `tf.function`.
+      inputs: floating tensors; they get gradients.
+      others: tensors that get none.
+
+    Returns:
+      What the function returns; its second list has no gradient.
+    """
+    count = 0
+
+    @tf.custom_gradient
+    def run(*inputs: tf.Tensor) -> tuple:
+        nonlocal count
+        # No tape watches what is behind stop_gradient: a nested function then hands out none of its inner values.
+        outputs, rest = function([tf.stop_gradient(x) for x in inputs], list(others))
+        count = len(outputs)
+
+        def gradient(*upstream: tf.Tensor) -> list:
+            upstream = upstream[:count]
+            with _when_there(upstream):
+                again, others_again = [tf.identity(x) for x in inputs], [tf.identity(x) for x in others]
+            with tf.GradientTape() as tape:
+                tape.watch(again)
+                outputs, _ = function(again, others_again)
+            gradients = tape.gradient(outputs, again, output_gradients=upstream, unconnected_gradients="zero")
+            # All at once: else gradients of weights would wait, with all they need, while the way back is pursued.
+            with _when_there(gradients):
+                return [tf.identity(x) for x in gradients]
+
+        return (*outputs, *(tf.stop_gradient(x) for x in rest)), gradient
+
+    results = run(*inputs)
+    return list(results[:count]), list(results[count:])
+
+
+def _when_there(tensors: Tensors) -> Any:
+    """What is made in this context waits for the tensors.
+
+    To wait for a function call itself would be to wait for its side effects only, once it is inlined (TensorFlow 2.21).
+    """
+    return tf.control_dependencies([tf.identity(x) for x in tensors])
+
+
+def in_turn(function: Callable, *, recompute: bool) -> Callable:
+    """A branch function that is to be called for one branch after the other, forward, and backward in reverse.
+
+    A token goes from branch to branch: each waits for the one before it, and its gradient for that of the one after it.
+
+    Args:
+      function: (weights, statistics, view, draw) -> (logits, new statistics).
+      recompute: keep nothing of a branch, but run it again before its gradient. Without it a branch's activations live
+        until then, so that only what it recomputes by itself is made for one branch at a time.
+
+    Returns:
+      A function of the same arguments. It holds the token: make one for each step that is traced.
+    """
+    token = tf.zeros([])
+
+    def branch(weights: list, others: list) -> tuple[list, list]:
+        logits, new = function(weights, others[:-2], *others[-2:])
+        return [logits], new
+
+    def call(weights: list, statistics: list, view: tf.Tensor, draw: tf.Tensor) -> tuple:
+        nonlocal token
+        weights, others = _enter(token, weights, [*statistics, view, draw])
+        (logits,), new = recomputed(branch, weights, others) if recompute else branch(weights, others)
+        logits, token = _leave(logits)
+        return logits, new
+
+    return call
+
+
+def _enter(token: tf.Tensor, weights: Tensors, others: Tensors) -> tuple[list, list]:
+    """The tensors when there is a token; the token's gradient is there when the weights' are."""
+
+    @tf.custom_gradient
+    def enter(token: tf.Tensor, *weights: tf.Tensor) -> tuple:
+        with _when_there([token]):
+            passed = [tf.identity(x) for x in weights]
+
+        def gradient(*upstream: tf.Tensor) -> tuple:
+            with _when_there(upstream):
+                return tf.zeros([]), *upstream
+
+        return passed, gradient
+
+    passed = enter(token, *weights)
+    with _when_there([token]):
+        return list(passed), [tf.identity(x) for x in others]
+
+
+@tf.custom_gradient
+def _leave(logits: tf.Tensor) -> tuple:
+    """The logits, and a token when they are there; their gradient is there when the token's is."""
+    with _when_there([logits]):
+        token = tf.zeros([])
+
+    def gradient(logits_upstream: tf.Tensor, token_upstream: tf.Tensor) -> tf.Tensor:
+        with _when_there([token_upstream]):
+            return tf.identity(logits_upstream)
+
+    return (tf.identity(logits), token), gradient
+
+
+@dataclasses.dataclass(frozen=True)
+class Segment:
+    """Calls that are recomputed together.
+
+    Attributes:
+      calls: one after the other.
+      inputs: numbers of the tensors it takes, the template's inputs included.
+      outputs: numbers of the tensors that later ones, or the template's output, take.
+      kept: bytes an example that its gradient needs beside `inputs`.
+    """
+
+    calls: tuple[Call, ...]
+    inputs: tuple[int, ...]
+    outputs: tuple[int, ...]
+    kept: int
+
+
+def segments(graph: CallGraph) -> list[Segment]:
+    """Cuts a network where little is live, so that what lies at the cuts and in the largest segment is least.
+
+    The cuts are the ends of blocks where a network has such, since one tensor is live there.
+    """
+    live = graph.live()
+    costs = [graph.bytes_of(numbers) for numbers in live]
+    kept = _kept_by_position(graph)
+    ends = _cuts(costs, kept)
+    result, start = [], 0
+    for end in ends:
+        calls = graph.calls[start:end]
+        made = {number for call in calls for number in call.outputs}
+        taken = {number for call in calls for number in call.inputs} - made
+        outputs = sorted(made & (live[end - 1] | set(graph.outputs)))
+        result.append(Segment(calls, tuple(sorted(taken)), tuple(outputs), sum(kept[start:end])))
+        start = end
+    return result
+
+
+def _kept_by_position(graph: CallGraph) -> list[int]:
+    """Bytes an example that are kept for gradients, at the call that made them."""
+    maker = {number: position for position, call in enumerate(graph.calls) for number in call.outputs}
+    kept, bytes_at = set(), [0] * len(graph.calls)
+    for position, call in enumerate(graph.calls):
+        numbers, inside = kept_for_gradient(call)
+        kept |= numbers & set(maker)
+        bytes_at[position] += inside
+    for number in kept:
+        bytes_at[maker[number]] += graph.bytes_of([number])
+    return bytes_at
+
+
+def _cuts(costs: Sequence[int], kept: Sequence[int]) -> list[int]:
+    """Ends of segments: the least sum of `costs` at the cuts plus largest segment of `kept`.
+
+    For each of several limits to a segment, the cheapest cuts that keep to it are found by dynamic programming.
+    """
+    count = len(costs)
+    before = [0]
+    for size in kept:
+        before.append(before[-1] + size)
+    # Only where no neighbour has less alive; position p is a cut after p calls.
+    places = [p for p in range(1, count) if costs[p - 1] <= min(costs[max(p - 2, 0)], costs[p])]
+    best_total, best = before[-1], [count]
+    for parts in range(2, min(len(places), 40) + 2):
+        ends, cost = _cheapest_cuts([0, *places, count], costs, before, limit=before[-1] / parts)
+        largest = max(before[end] - before[start] for start, end in zip([0, *ends], ends, strict=False))
+        if cost + largest < best_total:
+            best_total, best = cost + largest, ends
+    return best
+
+
+def _cheapest_cuts(
+    places: Sequence[int], costs: Sequence[int], before: Sequence[int], *, limit: float
+) -> tuple[list[int], int]:
+    """Cuts of least total cost between segments of at most `limit`, or of neighbouring places further apart."""
+    totals, last = [0.0], [0]
+    for index in range(1, len(places)):
+        start = index - 1
+        choice = start
+        while start > 0 and before[places[index]] - before[places[start - 1]] <= limit:
+            start -= 1
+            if totals[start] <= totals[choice]:
+                choice = start
+        own = costs[places[index] - 1] if index < len(places) - 1 else 0
+        totals.append(totals[choice] + own)
+        last.append(choice)
+    ends, index = [], len(places) - 1
+    while index > 0:
+        ends.append(places[index])
+        index = last[index]
+    return ends[::-1], int(totals[-1])
+
+
+def segmented(template: keras.Model, *, training: bool, jit: bool, keep_last: bool = True) -> Callable:
+    """A template as a function that recomputes its segments.
+
+    Args:
+      template: (image, draw) -> logits.
+      training: as the network is run.
+      jit: compile each segment by XLA. Segments are compiled apart: inside of one computation XLA would be free to keep
+        activations.
+      keep_last: do not recompute the last segment, whose gradient comes first.
+
+    Returns:
+      (weights, statistics, view, draw) -> (logits, new statistics), as `template.stateless_call` gives them.
+
+    Raises:
+      InputError: it is no functional model of an image and a draw.
+    """
+    if compat.nodes_of(template) is None or len(template.inputs) != 2 or len(template.outputs) != 1:
+        raise InputError(
+            f"Recomputation takes a functional model (image, draw) -> logits. Received: {template!r}; a backbone's "
+            "template is one."
+        )
+    graph = call_graph(template)
+    trainable, state = (
+        {id(variable): place for place, variable in enumerate(variables)}
+        for variables in weights_and_statistics(template)
+    )
+    parts = [_Part(segment, graph, trainable, state, training=training, jit=jit) for segment in segments(graph)]
+
+    def network(weights: list, statistics: list, view: tf.Tensor, draw: tf.Tensor) -> tuple:
+        statistics = list(statistics)
+        tensors = {
+            number: tf.cast(value, graph.tensors[number].dtype)
+            for number, value in zip(graph.inputs, (view, draw), strict=True)
+        }
+        for part in parts:
+            part(tensors, weights, statistics, recompute=not (keep_last and part is parts[-1]))
+        return tensors[graph.outputs[0]], statistics
+
+    return network
+
+
+class _Part:
+    """A segment as a `Recomputable`, and what it takes of the tensors, weights and statistics."""
+
+    def __init__(
+        self,
+        segment: Segment,
+        graph: CallGraph,
+        trainable: dict[int, int],
+        state: dict[int, int],
+        *,
+        training: bool,
+        jit: bool,
+    ) -> None:
+        variables = {id(variable): variable for call in segment.calls for variable in call.variables}
+        self._weights = {trainable[key]: variable for key, variable in variables.items() if key in trainable}
+        self._statistics = {state[key]: variable for key, variable in variables.items() if key in state}
+        self._segment = segment
+        self._training = training
+
+        def floating(numbers: Sequence[int]) -> list[int]:
+            return [n for n in numbers if keras.backend.is_float_dtype(graph.tensors[n].dtype)]
+
+        self._inputs, self._outputs = floating(segment.inputs), floating(segment.outputs)
+        self._other_inputs = [number for number in segment.inputs if number not in self._inputs]
+        self._other_outputs = [number for number in segment.outputs if number not in self._outputs]
+        self._function = tf.function(self._run, jit_compile=jit, autograph=False)
+
+    def __call__(self, tensors: dict[int, tf.Tensor], weights: list, statistics: list, *, recompute: bool) -> None:
+        """Adds the outputs to `tensors` and puts the new values into `statistics`."""
+        inputs = [*(tensors[n] for n in self._inputs), *(weights[place] for place in self._weights)]
+        others = [*(tensors[n] for n in self._other_inputs), *(statistics[place] for place in self._statistics)]
+        outputs, rest = recomputed(self._function, inputs, others) if recompute else self._function(inputs, others)
+        tensors.update(zip((*self._outputs, *self._other_outputs), (*outputs, *rest), strict=False))
+        new = rest[len(self._other_outputs) :]
+        for place, value in zip(self._statistics, new, strict=True):
+            statistics[place] = value
+
+    def _run(self, inputs: list, others: list) -> tuple[list, list]:
+        count, other_count = len(self._inputs), len(self._other_inputs)
+        tensors = dict(zip((*self._inputs, *self._other_inputs), (*inputs[:count], *others[:other_count]), strict=True))
+        values = (*inputs[count:], *others[other_count:])
+        variables = (*self._weights.values(), *self._statistics.values())
+        with keras.StatelessScope(state_mapping=zip(variables, values, strict=True)) as scope:
+            for call in self._segment.calls:
+                _make(call, tensors, training=self._training)
+            new = [scope.get_current_value(variable) for variable in self._statistics.values()]
+        return [tensors[n] for n in self._outputs], [*(tensors[n] for n in self._other_outputs), *new]
+
+
+def _make(call: Call, tensors: dict[int, tf.Tensor], *, training: bool) -> None:
+    """Makes a call as a functional model does, which tells every operation that asks whether this is training."""
+    named = {id(symbol): tensors[n] for symbol, n in zip(call.node.input_tensors, call.inputs, strict=True)}
+    arguments, options = call.node.arguments.fill_in(named)
+    results = compat.operation_called(call.operation, training=training)(*arguments, **options)
+    tensors.update(zip(call.outputs, keras.tree.flatten(results), strict=True))

@@ -1,0 +1,195 @@
+"""How good a network's predictions are: every image of a split counted once."""
+
+import dataclasses
+import pathlib
+import time
+from collections.abc import Callable, Iterable
+from typing import Any
+
+import numpy as np
+import tensorflow as tf
+
+from divco_tf import fields
+from divco_tf.data.pipeline import evaluation_dataset, reading
+from divco_tf.data.sources import Source, open_source
+from divco_tf.models.branch_stack import BranchStack
+from divco_tf.runs.experiment import Experiment
+from divco_tf.runs.model_dir import load, open_model_dir
+from divco_tf.runtime.compute import resolve_jit
+from divco_tf.runtime.strategy import make_strategy
+from divco_tf.training import losses, metrics
+
+
+@dataclasses.dataclass(frozen=True)
+class Evaluation:
+    """Figures over one split.
+
+    Attributes:
+      split: "train", "held_out" or "test".
+      images: how many.
+      accuracy: the ensemble's, 0..1.
+      branch_accuracies: each branch's.
+      negative_log_likelihood: the ensemble's, nats an image.
+      calibration_error: the ensemble's expected calibration error, 15 bins.
+      seconds: of reading and predicting.
+      weights: whose they are.
+      seconds_per_step: the median of the training that made the weights, waiting for data included; None: not known.
+    """
+
+    split: str
+    images: int
+    accuracy: float
+    branch_accuracies: tuple[float, ...]
+    negative_log_likelihood: float
+    calibration_error: float
+    seconds: float
+    weights: str
+    seconds_per_step: float | None = None
+
+
+def evaluate(
+    model_dir: str | pathlib.Path,
+    *,
+    data_dir: str | None = None,
+    split: str = "test",
+    weights: str = "last",
+    batch_size: int = 500,
+    strategy: str = "auto",
+    jit: str = "auto",
+) -> Evaluation:
+    """Evaluates the run in `model_dir`.
+
+    Args:
+      model_dir: of `train`.
+      data_dir: where the run's dataset lies.
+      split: "test", "held_out" or "train".
+      weights: "last", "best" or "ema".
+      batch_size: global; the figures do not depend on it.
+      strategy, jit: see `training.runtime`.
+
+    Raises:
+      InputError: no run, no such weights, no data, or data of other classes.
+    """
+    run = open_model_dir(model_dir)
+    batch_size = fields.checked(batch_size, int, "batch_size")
+    placement = make_strategy(strategy)
+    with placement.scope():
+        stack = load(model_dir, weights=weights)
+    experiment = run.experiment
+    source = open_source(
+        experiment.dataset,
+        split,
+        data_dir=data_dir,
+        held_out=experiment.held_out,
+        image_size=experiment.preprocessing.image_size,
+    ).ordered_as(run.class_names)
+    run.check_classes(source)
+    predict = Predictor(stack, experiment.ensembling, strategy=placement, jit=jit)
+    used = stack.weights_from.removeprefix(f"{model_dir} ")
+    evaluation = score(predict, experiment, source, split=split, batch_size=batch_size, weights=used)
+    return dataclasses.replace(evaluation, seconds_per_step=run.seconds_per_step)
+
+
+class Predictor:
+    """Images [N, H, W, C], normalised -> ensemble probabilities [N, K] and branches' classes [N, S], as arrays.
+
+    One traced function, whatever the number of calls; batches are shared out over the strategy's replicas, whose
+    shares may be uneven or empty.
+    """
+
+    def __init__(self, stack: BranchStack, ensembling: str, *, strategy: tf.distribute.Strategy, jit: str = "auto"):
+        self._strategy = strategy
+        jit_compile = resolve_jit(jit)
+
+        def predict(images: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
+            weights, statistics = (
+                [tf.convert_to_tensor(variable.value) for variable in variables]
+                for variables in (stack.branch_weights, stack.branch_statistics)
+            )
+            logits, _ = stack.run(weights, statistics, images, training=False, jit=jit_compile)
+            return losses.ensemble_probabilities(logits, ensembling), tf.argmax(logits, axis=-1)
+
+        def everywhere(images: Any) -> tuple[Any, Any]:
+            results = strategy.run(predict, args=(images,))
+            if isinstance(strategy, tf.distribute.MultiWorkerMirroredStrategy):  # every worker gets all images' results
+                results = tuple(strategy.gather(result, axis=0) for result in results)
+            return results
+
+        self._function = tf.function(everywhere, autograph=False, reduce_retracing=True)
+
+    def __call__(self, batches: Iterable[tf.Tensor]) -> Iterable[tuple[np.ndarray, np.ndarray]]:
+        """Predicts batch by batch."""
+        distributed = self._strategy.num_replicas_in_sync > 1
+        for images in batches:
+            if distributed:
+                images = self._shares(images)
+            results = [self._strategy.experimental_local_results(result) for result in self._function(images)]
+            yield tuple(np.concatenate([part.numpy() for part in result]) for result in results)
+
+    def _shares(self, images: tf.Tensor) -> Any:
+        shares = np.array_split(images.numpy(), self._strategy.num_replicas_in_sync)
+        return self._strategy.experimental_distribute_values_from_function(
+            lambda context: tf.convert_to_tensor(shares[context.replica_id_in_sync_group])
+        )
+
+
+def score(
+    predict: Callable[[Iterable[tf.Tensor]], Iterable[tuple[np.ndarray, np.ndarray]]],
+    experiment: Experiment,
+    source: Source,
+    *,
+    split: str,
+    batch_size: int,
+    weights: str,
+    check: Callable[[], None] = lambda: None,
+) -> Evaluation:
+    """The figures of what `predict` makes of `source`'s images; `check` is called after each batch, and may raise.
+
+    Raises:
+      InputError: an image cannot be read.
+    """
+    start = time.monotonic()
+    dataset = evaluation_dataset(source, batch_size=batch_size, preprocess=experiment.preprocessing)
+    probabilities, classes = [], []
+    with reading():
+        for ensemble, branches in predict(images for images, _ in dataset):
+            probabilities.append(ensemble)
+            classes.append(branches)
+            check()
+    return figures(
+        np.concatenate(probabilities),
+        np.concatenate(classes),
+        source.labels,
+        split=split,
+        seconds=time.monotonic() - start,
+        weights=weights,
+    )
+
+
+def figures(
+    probabilities: np.ndarray,
+    branch_classes: np.ndarray,
+    labels: np.ndarray,
+    *,
+    split: str,
+    seconds: float,
+    weights: str,
+) -> Evaluation:
+    """The figures of predictions.
+
+    Args:
+      probabilities: of the ensemble, [N, K].
+      branch_classes: each branch's prediction, int [N, S].
+      labels: int [N].
+      split, seconds, weights: recorded.
+    """
+    return Evaluation(
+        split=split,
+        images=len(labels),
+        accuracy=metrics.accuracy(probabilities, labels),
+        branch_accuracies=tuple(float(right) for right in np.mean(branch_classes == labels[:, None], axis=0)),
+        negative_log_likelihood=metrics.negative_log_likelihood(probabilities, labels),
+        calibration_error=metrics.expected_calibration_error(probabilities, labels),
+        seconds=seconds,
+        weights=weights,
+    )

@@ -1,0 +1,98 @@
+"""What TensorBoard shows of a run."""
+
+import pathlib
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+
+import tensorflow as tf
+
+from divco_tf.data.contact_sheet import contact_sheet
+from divco_tf.data.pipeline import ViewPipeline
+from divco_tf.models.branch_stack import BranchStack
+from divco_tf.runs.evaluation import Evaluation
+
+
+class Watch:
+    """Writes TensorBoard's files; when the disk is full, says so once and training goes on without them.
+
+    Args:
+      model_dir: the files lie in its folder tensorboard.
+      report: called with the line that they cannot be written.
+      profile: (first, last) step that the profiler looks at.
+      writes: False writes nothing, as all workers of a job but the first do.
+    """
+
+    def __init__(
+        self,
+        model_dir: pathlib.Path,
+        *,
+        report: Callable[[str], None],
+        profile: tuple[int, int] | None = None,
+        writes: bool = True,
+    ) -> None:
+        self._folder, self._report, self._profile = model_dir / "tensorboard", report, profile
+        self._writers: dict[str, tf.summary.SummaryWriter] = {}
+        self._writes, self._profiling = writes, False
+
+    def training(self, step: int, values: Mapping[str, float]) -> None:
+        """Scalars of training."""
+        with self._writing("train", step):
+            for name, value in values.items():
+                tf.summary.scalar(name, value)
+
+    def evaluation(self, step: int, evaluation: Evaluation) -> None:
+        """The figures of an evaluation."""
+        with self._writing("evaluation", step):
+            for name in ("accuracy", "negative_log_likelihood", "calibration_error"):
+                tf.summary.scalar(f"{evaluation.split}/{name}", getattr(evaluation, name))
+            for branch, value in enumerate(evaluation.branch_accuracies):
+                tf.summary.scalar(f"{evaluation.split}/branch{branch}_accuracy", value)
+            tf.summary.flush()
+
+    def views(self, pipeline: ViewPipeline) -> None:
+        """The views of the first images."""
+        with self._writing("train", 0):
+            tf.summary.image("views", contact_sheet(pipeline)[None])
+
+    def histograms(self, step: int, stack: BranchStack) -> None:
+        """The weights and statistics of every branch."""
+        with self._writing("weights", step):
+            for name, stacked in stack.stacked_values().items():
+                for branch, values in enumerate(stacked):
+                    tf.summary.histogram(f"branch{branch}/{name}", values)
+            tf.summary.flush()
+
+    def before(self, step: int) -> None:
+        """To be called before a step (the first is 1): the profiler begins, if it is its first one."""
+        if self._writes and self._profile is not None and step == self._profile[0]:
+            tf.profiler.experimental.start(str(self._folder / "profile"))
+            self._profiling = True
+
+    def after(self, step: int, *, last: bool) -> None:
+        """To be called after a step: the profiler ends, if it is its last one or the run's."""
+        if self._profiling and (last or step == self._profile[1]):
+            tf.profiler.experimental.stop()
+            self._profiling = False
+
+    def flush(self) -> None:
+        """Writes what waits in memory."""
+        for name in self._writers:
+            with self._writing(name, 0):
+                tf.summary.flush()
+
+    @contextmanager
+    def _writing(self, name: str, step: int) -> Iterator[None]:
+        """A writer as the default one."""
+        if not self._writes:
+            with tf.summary.record_if(False):
+                yield
+            return
+        try:
+            if name not in self._writers:
+                self._writers[name] = tf.summary.create_file_writer(str(self._folder / name))
+            with self._writers[name].as_default(step=step):
+                yield
+        except (OSError, tf.errors.OpError) as error:
+            self._writes = False
+            why = " ".join(str(error).split())[:200]
+            self._report(f"TensorBoard's files cannot be written ({why}); training goes on without them")
