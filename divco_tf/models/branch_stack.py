@@ -1,7 +1,6 @@
 """The branch stack: S small networks as one template and weights stacked on axis 0.
 
-S separate Keras models cost S traces and S times the optimizer's ops. The branches are identical in shape, so one
-template is traced once and called S times, and the optimizer updates tensors of shape [S, *shape].
+The branches are identical in shape: one trace is called S times, and the optimizer updates tensors [S, *shape].
 """
 
 import os
