@@ -368,20 +368,28 @@ def compilations_told(report: Callable[[Callable], None]) -> Iterator[None]:
 def keras_cv() -> Any:
     """keras-cv on Keras 3: it takes TensorFlow's Keras, which is another one where TF_USE_LEGACY_KERAS is set.
 
+    Nothing else imports it. It has ended: where it is absent, or breaks on what it is made of, all else works.
+
     Raises:
-      ImportError: the process has TensorFlow's legacy Keras already.
+      ImportError: in one line, why it cannot be imported and what would work.
     """
     legacy = os.environ.pop("TF_USE_LEGACY_KERAS", None)
     try:
         import keras_cv  # takes seconds
         from keras_cv.src.backend import config
-    except ValueError as error:  # "Unable to import `keras` with `tensorflow`"
-        raise ImportError("TensorFlow has not Keras 3") from error
+
+        if not config.keras_3():
+            raise ImportError("TensorFlow has not Keras 3")
+    except Exception as error:
+        told = " ".join(f"{type(error).__name__}: {error}".split())[:200]
+        works = "pip install 'keras-cv==0.9.*'" if legacy is None else "a process without it"
+        raise ImportError(
+            f"keras-cv cannot be imported ({told}). Received: TF_USE_LEGACY_KERAS={legacy}; {works} would work, and "
+            "only its own backbones and layers need it."
+        ) from error
     finally:
         if legacy is not None:
             os.environ["TF_USE_LEGACY_KERAS"] = legacy
-    if not config.keras_3():
-        raise ImportError("TensorFlow has not Keras 3")
     return keras_cv
 
 

@@ -16,12 +16,10 @@ Layers run eagerly. Most take 20 to 300 us a view of 32x32; those that go image 
 import contextlib
 import dataclasses
 import functools
-import importlib
 import inspect
 import json
 import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from types import ModuleType
 from typing import Any
 
 import keras
@@ -120,9 +118,8 @@ class KerasLayer:
             )
         found = _layers(prefix).get(name) if prefix in _MODULES else None
         if found is None:
-            known = [f"{module}.{layer}" for module in _MODULES for layer in _layers(module)]
             raise InputError(
-                f"Not a layer of {' or '.join(_MODULES)}. Received: {self.name}.{did_you_mean(self.name, known)}"
+                f"Not a layer of {' or '.join(_MODULES)}. Received: {self.name}.{did_you_mean(self.name, _names())}"
             )
         return found
 
@@ -278,15 +275,27 @@ def _applied(
 
 
 def _layers(module: str) -> dict[str, type[keras.layers.Layer]]:
-    """The layers of a module by name; KerasCV is imported only when it is asked for."""
-    if module.startswith("keras_cv"):
-        compat.keras_cv()  # whatever TF_USE_LEGACY_KERAS says
-    found: ModuleType = importlib.import_module(module)
+    """The layers of a module by name; KerasCV is imported only when it is asked for.
+
+    Raises:
+      InputError: KerasCV cannot be imported.
+    """
+    try:
+        found = compat.keras_cv().layers if module == "keras_cv.layers" else keras.layers
+    except ImportError as error:
+        raise InputError(str(error)) from error
     return {
         name: value
         for name, value in vars(found).items()
         if isinstance(value, type) and issubclass(value, keras.layers.Layer)
     }
+
+
+def _names() -> Iterator[str]:
+    """Of all layers that can be had."""
+    for module in _MODULES:
+        with contextlib.suppress(InputError):
+            yield from (f"{module}.{name}" for name in _layers(module))
 
 
 def _make(layer_class: type[keras.layers.Layer], arguments: Mapping[str, Any], key: int) -> keras.layers.Layer:

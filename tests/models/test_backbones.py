@@ -80,7 +80,7 @@ class OwnSpec:
 def clean_registry(monkeypatch):
     """Puts the registry back after the test."""
     monkeypatch.setattr(BACKBONES, "_entries", dict(BACKBONES._entries))
-    monkeypatch.setattr("divco_tf.models.backbones._BUILDERS", {})
+    monkeypatch.setattr("divco_tf.models.backbones.registry._BUILDERS", {})
 
 
 def own_builder(spec: OwnSpec, image: Any, *, draw: Any, num_classes: int) -> Any:

@@ -13,6 +13,7 @@ import numpy as np
 import tensorflow as tf
 from PIL import Image
 
+from divco_tf import compat
 from divco_tf.data.datasets import get_dataset
 from divco_tf.data.pipeline import ViewPipeline
 from divco_tf.data.preprocessing import Preprocessing
@@ -159,9 +160,11 @@ def _pillow(policy: str, images: np.ndarray, split_factor: int) -> Batch:
 
 def _keras_cv(images: np.ndarray, split_factor: int) -> dict[str, Batch]:
     """RandAugment alone, without cropping, normalisation and erasing: eagerly or traced, whichever is the faster."""
-    import keras_cv
-
-    layer = keras_cv.layers.RandAugment((0, 255), magnitude=0.9, magnitude_stddev=0.05, rate=0.5)
+    try:
+        library = compat.keras_cv()
+    except ImportError:
+        return {}
+    layer = library.layers.RandAugment((0, 255), magnitude=0.9, magnitude_stddev=0.05, rate=0.5)
     views = tf.constant(np.repeat(images, split_factor, axis=0))
     ways = {"eager": layer, "tf.function": tf.function(layer)}
     times = {}

@@ -6,7 +6,6 @@ put on top. Their tables stand here, as keras-cv fetches its own from the networ
 """
 
 import dataclasses
-import os
 from typing import Any
 
 from divco_tf import compat
@@ -224,10 +223,7 @@ def _library() -> Any:
     try:
         return compat.keras_cv()
     except ImportError as error:
-        raise InputError(
-            f"keras-cv cannot be imported ({' '.join(str(error).split())[:200]}). "
-            f"Received: TF_USE_LEGACY_KERAS={os.environ.get('TF_USE_LEGACY_KERAS')}; a process without it would work."
-        ) from error
+        raise InputError(str(error)) from error
 
 
 def _doubling(width: float, stages: int) -> list[int]:
