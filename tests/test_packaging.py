@@ -39,7 +39,9 @@ def metadata(wheel: zipfile.ZipFile, name: str) -> str:
 
 def test_the_wheel_holds_every_module_and_nothing_more(wheel):
     expected = {path.relative_to(ROOT).as_posix() for path in (ROOT / "divco_tf").rglob("*.py")}
-    expected |= {f"divco_tf/tools/{path.name}" for path in (ROOT / "tools").glob("*.py")}
+    packages = [name.removeprefix("divco_tf.") for name in PYPROJECT["tool"]["setuptools"]["packages"]]
+    for folder in (ROOT / name.replace(".", "/") for name in packages if name.startswith("tools")):
+        expected |= {f"divco_tf/{path.relative_to(ROOT).as_posix()}" for path in folder.glob("*.py")}
     assert {name for name in wheel.namelist() if name.endswith(".py")} == expected
 
 
@@ -51,7 +53,7 @@ def test_the_wheel_holds_every_config_and_the_papers_tables(wheel):
 
 
 def test_the_wheel_is_typed_and_licensed(wheel):
-    assert "divco_tf/py.typed" in wheel.namelist()
+    assert {"divco_tf/py.typed", "divco_tf/__init__.pyi"} <= set(wheel.namelist())
     assert "Apache License" in metadata(wheel, "licenses/LICENSE")
     assert "License-Expression: Apache-2.0" in metadata(wheel, "METADATA")
 

@@ -7,13 +7,9 @@ import subprocess
 import sys
 
 import keras
-import pytest
 
 import divco_tf
 from divco_tf import saved_classes
-from divco_tf.errors import InputError
-from divco_tf.spelling import also_spelt
-from tests.tiny import one_line
 
 ROOT = pathlib.Path(divco_tf.__file__).parent
 
@@ -68,34 +64,3 @@ def test_a_new_process_loads_a_file_and_imports_nothing_before():
     )
     process = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
     assert process.stdout == "True [] divco_tf.models.layers.stochastic it\n", process.stderr
-
-
-def test_the_version_and_the_public_names_are_there():
-    assert divco_tf.__version__ == importlib.metadata.version("divco_tf")
-    assert "__version__" in dir(divco_tf)
-    assert {"by_split", "by_sqrt_split", "by_table", "register_backbones", "spec_to_json"} <= set(divco_tf.__all__)
-    for name in divco_tf.__all__:
-        assert getattr(divco_tf, name).__module__.startswith("divco_tf.")
-
-
-@pytest.mark.parametrize("name", ["divide", "build", "BranchStack", "InputError"])
-def test_only_what_needs_keras_asks_for_its_backend(name, monkeypatch):
-    monkeypatch.setattr(keras.config, "backend", lambda: "jax")
-    if name in ("divide", "InputError"):
-        assert getattr(divco_tf, name)
-        return
-    with pytest.raises(InputError) as error:
-        getattr(divco_tf, name)
-    assert one_line(error.value, says="'jax'")
-
-
-def test_keras_words_are_taken_for_ours_and_not_both():
-    @also_spelt(dtype="precision")
-    def function(precision="float32", **others):
-        return precision, others
-
-    assert function(dtype="float16", other=1) == ("float16", {"other": 1})
-    assert function("bfloat16") == ("bfloat16", {})
-    with pytest.raises(InputError) as error:
-        function(dtype="float16", precision="float16")
-    assert one_line(error.value, says="dtype is precision in Keras's words")
