@@ -13,7 +13,7 @@ import tensorflow as tf
 
 from divco_tf import compat, keras_settings
 from divco_tf.errors import InputError
-from divco_tf.models import draws, inputs, placement
+from divco_tf.models import draws, inputs, placement, refusals
 from divco_tf.models.backbones.registry import backbone_of
 from divco_tf.models.divide import check_split_factor
 from divco_tf.models.division import branch_spec
@@ -97,7 +97,7 @@ def build(
 
 
 @keras.saving.register_keras_serializable("divco_tf")
-class BranchStack(inputs.OneLine, keras.Model):
+class BranchStack(refusals.OneLine, keras.Model):
     """S networks of one spec: views [B, S, H, W, C] -> logits [B, S, K], float32.
 
     An input [B, H, W, C] is shown to every branch. `fit` and co-training losses are CoTrainingModel's.

@@ -1,24 +1,20 @@
 """What a stack is shown: views of its shape, refused in one line wherever they are found to be others."""
 
-import contextlib
-import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import tensorflow as tf
 
-from divco_tf import compat, keras_settings
 from divco_tf.errors import InputError
 from divco_tf.models import draws
 
 _REFUSED = "Views do not fit the stack. Received: shape"
-_RAISED_IN_GRAPH = re.compile(r"assertion failed: (\[[^\n]*?Received: [^\n]*\])")
 
 
 def checked_views(views: Any, *, split_factor: int, view_shape: tuple[int, ...]) -> tf.Tensor:
     """Views [B, S, H, W, C], or images [B, H, W, C], as a tensor whose shape is known but for B.
 
-    A shape that is known while tracing is refused then, another one when the graph runs (`told_in_one_line`).
+    A shape that is known while tracing is refused then, another one when the graph runs (`refusals.told_in_one_line`).
 
     Raises:
       InputError: neither.
@@ -65,67 +61,6 @@ def unless_empty(views: tf.Tensor, after: list[tf.Tensor], before: Sequence[tf.T
         return after
     any_example = tf.shape(views)[0] > 0
     return [tf.where(any_example, new, old) for new, old in zip(after, before, strict=True)]
-
-
-@contextlib.contextmanager
-def told_in_one_line() -> Iterator[None]:
-    """What is refused while a graph is traced, or when it runs, is raised as an InputError of its own line only.
-
-    Keras and AutoGraph put lines of theirs around it, and the graph says where it was made.
-
-    Raises:
-      InputError: as said.
-    """
-    try:
-        yield
-    except InputError as error:
-        lines = [line for line in compat.plain_text(str(error)).splitlines() if "Received: " in line]
-        if not lines or lines[0] == str(error):
-            raise
-        raise InputError(re.sub(r"^\s*(\w+\.)*(InputError: )?", "", lines[0]).strip()) from None
-    except tf.errors.InvalidArgumentError as error:
-        if (found := _RAISED_IN_GRAPH.search(str(error))) is None:
-            raise
-        raise InputError(" ".join(part.strip("[]") for part in found[1].split("] ["))) from None
-
-
-class OneLine:
-    """Beside keras.Model: its methods that call the model, under our settings, and refusals in one line."""
-
-    def __call__(self, *args: Any, **kwargs: Any) -> Any:
-        """As Keras's."""
-        with keras_settings.ours(), told_in_one_line():
-            return super().__call__(*args, **kwargs)
-
-    def fit(self, *args: Any, **kwargs: Any) -> Any:
-        """As Keras's."""
-        with keras_settings.ours(), told_in_one_line():
-            return super().fit(*args, **kwargs)
-
-    def evaluate(self, *args: Any, **kwargs: Any) -> Any:
-        """As Keras's."""
-        with keras_settings.ours(), told_in_one_line():
-            return super().evaluate(*args, **kwargs)
-
-    def predict(self, *args: Any, **kwargs: Any) -> Any:
-        """As Keras's."""
-        with keras_settings.ours(), told_in_one_line():
-            return super().predict(*args, **kwargs)
-
-    def train_on_batch(self, *args: Any, **kwargs: Any) -> Any:
-        """As Keras's."""
-        with keras_settings.ours(), told_in_one_line():
-            return super().train_on_batch(*args, **kwargs)
-
-    def test_on_batch(self, *args: Any, **kwargs: Any) -> Any:
-        """As Keras's."""
-        with keras_settings.ours(), told_in_one_line():
-            return super().test_on_batch(*args, **kwargs)
-
-    def predict_on_batch(self, *args: Any, **kwargs: Any) -> Any:
-        """As Keras's."""
-        with keras_settings.ours(), told_in_one_line():
-            return super().predict_on_batch(*args, **kwargs)
 
 
 def _asserted(views: tf.Tensor, split_factor: int, view_shape: tuple[int, ...]) -> tf.Tensor:

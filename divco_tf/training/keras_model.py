@@ -6,8 +6,8 @@ import keras
 
 from divco_tf import compat
 from divco_tf.models.branch_stack import BranchStack
-from divco_tf.models.inputs import OneLine
 from divco_tf.models.keras_export import export_saved_model
+from divco_tf.models.refusals import OneLine
 from divco_tf.training.keras_metrics import EnsembleMetrics, Means
 
 

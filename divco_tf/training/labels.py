@@ -5,7 +5,7 @@ from typing import Any
 import tensorflow as tf
 
 from divco_tf.errors import InputError
-from divco_tf.training.refusals import refuse_unless
+from divco_tf.models.refusals import refuse_unless
 
 _TOLERANCE = 1e-2
 """How far a row of probabilities may be from a sum of 1: float16's rounding and a user's two digits are nearer."""
@@ -21,7 +21,7 @@ def as_probabilities(labels: Any, *, num_classes: int, examples: int | tf.Tensor
 
     Raises:
       InputError: another form. Values and sizes that are known in a graph only end it with an error, which
-        `models.inputs.told_in_one_line` tells likewise.
+        `models.refusals.told_in_one_line` tells likewise.
     """
     fits = f"pass class numbers 0 to {num_classes - 1} as integers [B], or probabilities [B, {num_classes}]"
     if labels is None:

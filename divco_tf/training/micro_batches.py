@@ -6,7 +6,7 @@ import tensorflow as tf
 
 from divco_tf.errors import InputError
 from divco_tf.models import placement
-from divco_tf.training.refusals import refuse_unless
+from divco_tf.models.refusals import refuse_unless
 
 
 def accumulate(part: Any, inputs: tuple, count: int, weights: list, statistics: list) -> tuple[list, list, tf.Tensor]:

@@ -7,7 +7,7 @@ import pytest
 import tensorflow as tf
 
 from divco_tf.errors import InputError
-from divco_tf.models.inputs import told_in_one_line
+from divco_tf.models.refusals import told_in_one_line
 from divco_tf.runtime.strategy import make_strategy
 from divco_tf.training.cotraining import CoTrainingModel
 from divco_tf.training.labels import as_probabilities, as_weights
