@@ -75,7 +75,7 @@ def _draw(experiment: "Experiment", options: "Options") -> None:
 
     from divco_tf import files
     from divco_tf.data.contact_sheet import contact_sheet
-    from divco_tf.runs.loop import make_pipeline
+    from divco_tf.runs.assemble import make_pipeline
 
     path = pathlib.Path(_OUT.value)
     files.make_writable(path.parent, "folder of the sheet")

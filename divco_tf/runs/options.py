@@ -8,6 +8,7 @@ from divco_tf import fields, files
 from divco_tf.data.sources.opening import ON_ERROR
 from divco_tf.errors import InputError
 from divco_tf.fields import AtLeast0, OneOf, Positive, Whole
+from divco_tf.runs.clock import Clock
 from divco_tf.runtime.compute import JIT
 from divco_tf.runtime.strategy import STRATEGIES
 
@@ -81,11 +82,11 @@ class Options:
                 f"A profile is of a first and a last step. Received: profile={self.profile!r}; (10, 15) would work."
             )
 
-    def evaluates(self, step: int, *, total_steps: int, steps_per_epoch: int) -> bool:
-        """Whether an evaluation is due after `step` steps."""
-        if step == total_steps:
+    def evaluates(self, clock: Clock) -> bool:
+        """Whether an evaluation is due where a run stands."""
+        if clock.ended:
             return True
         if self.evaluate_every_steps is not None:
-            return step > 0 and step % self.evaluate_every_steps == 0
-        epoch, into_epoch = divmod(step, steps_per_epoch)
-        return bool(step and self.evaluate_every and not into_epoch and epoch % self.evaluate_every == 0)
+            return clock.step > 0 and clock.step % self.evaluate_every_steps == 0
+        epochs = clock.whole_epochs
+        return bool(epochs and self.evaluate_every and epochs % self.evaluate_every == 0)

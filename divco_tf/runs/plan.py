@@ -19,9 +19,9 @@ from divco_tf.errors import InputError
 from divco_tf.models.recompute.memory import step_memory
 from divco_tf.models.sizes import count_multiply_adds, count_parameters
 from divco_tf.models.template import build_template, synchronise_norms
-from divco_tf.runs.checks import check_arguments, check_evaluated, check_settings, check_unused, check_warm_start
+from divco_tf.runs.assemble import make_pipeline, notes, open_splits
+from divco_tf.runs.checks import check_arguments, check_settings, check_unused, check_warm_start
 from divco_tf.runs.experiment import Experiment
-from divco_tf.runs.loop import make_pipeline
 from divco_tf.runs.model_dir import check_model_dir, numbered
 from divco_tf.runs.options import Options
 from divco_tf.runs.records.checkpoints import Checkpoints
@@ -103,7 +103,7 @@ def plan(
     found, data = _data(experiment, data_dir, options, model_dir)
     source = found or _stand_in(experiment)
     pipeline = make_pipeline(experiment, source, on_error=options.on_error, part=(0, devices.workers))
-    run = _Run(experiment, options, devices, len(source), pipeline.steps_per_epoch)
+    run = _Planned(experiment, options, devices, len(source), pipeline.steps_per_epoch)
     with tf.device("CPU:0"):
         network = _Network(experiment, source.num_classes)
         content = (
@@ -164,7 +164,7 @@ class _Devices:
 
 
 @dataclasses.dataclass(frozen=True)
-class _Run:
+class _Planned:
     """The numbers that all lines share."""
 
     experiment: Experiment
@@ -228,15 +228,10 @@ def _data(
 ) -> tuple[Source | None, list[Line]]:
     """The training images, if they can be opened, and what is said of all splits."""
     found: dict[str, Source] = {}
-    writes = {"model_dir": model_dir, "cache_dir": options.cache_dir}
-    writes = {name: path for name, path in writes.items() if path is not None}
     try:
         # No budget of memory: nothing is decoded ahead.
-        for split, source in experiment.open_splits(
-            data_dir=data_dir, on_error=options.on_error, memory_budget=0, writes=writes
-        ):
-            found[split] = source
-        check_evaluated(found)
+        place = {"model_dir": model_dir, "data_dir": data_dir}
+        open_splits(experiment, options, **place, found=found, memory_budget=0, index_dir=None)
     except InputError as error:
         text = str(error)
         if "train" not in found:
@@ -244,8 +239,7 @@ def _data(
         return found.get("train"), [Line("data", text, PROBLEM if isinstance(error, BadImage) else MISSING)]
     counts = ", ".join(f"{len(source):,} {split.replace('_', '-')}" for split, source in found.items())
     where = f" in {data_dir}" if data_dir is not None and experiment.facts.reader != "digits" else ""
-    notes = dict.fromkeys(note for source in found.values() for note in source.notes)
-    lines = [f"{counts} images of {found['train'].num_classes} classes{where}", *notes]
+    lines = [f"{counts} images of {found['train'].num_classes} classes{where}", *notes(found)]
     return found["train"], [Line("data", line) for line in lines]
 
 
@@ -280,7 +274,7 @@ def _trained(experiment: Experiment, num_classes: int) -> str:
     )
 
 
-def _batch(run: _Run) -> str:
+def _batch(run: _Planned) -> str:
     experiment, micro_batches = run.experiment, run.options.micro_batches
     parts = f", in {micro_batches} micro-batches of {run.per_replica // micro_batches}" if micro_batches > 1 else ""
     return (
@@ -288,7 +282,7 @@ def _batch(run: _Run) -> str:
     )
 
 
-def _steps(run: _Run) -> str:
+def _steps(run: _Planned) -> str:
     left = run.images - run.steps_per_epoch * run.experiment.batch_size
     return (
         f"{run.steps_per_epoch:,} an epoch of {run.images:,} images ({left:,} left over), {run.total_steps:,} in "
@@ -296,7 +290,7 @@ def _steps(run: _Run) -> str:
     )
 
 
-def _rates(run: _Run) -> Iterator[str]:
+def _rates(run: _Planned) -> Iterator[str]:
     """A line a key point of the run: the learning rate and the co-training weight there."""
     experiment, steps_per_epoch = run.experiment, run.steps_per_epoch
     schedule = experiment.learning_rate.resolve(
@@ -310,7 +304,7 @@ def _rates(run: _Run) -> Iterator[str]:
         yield told
 
 
-def _key_points(run: _Run) -> dict[int, list[str]]:
+def _key_points(run: _Planned) -> dict[int, list[str]]:
     """The names of each step that is worth a look, in order."""
     last, cotrains = run.total_steps - 1, run.experiment.split_factor > 1
     ramps = {
@@ -335,7 +329,7 @@ def _sizes(network: _Network) -> str:
     return told + (f"; a branch {parameters:,} and {multiply_adds:,}" if branches > 1 else "")
 
 
-def _memory(run: _Run, network: _Network) -> str:
+def _memory(run: _Planned, network: _Network) -> str:
     options = run.options
     memory = step_memory(
         network.template,
@@ -356,7 +350,7 @@ def _memory(run: _Run, network: _Network) -> str:
 
 
 def _places(
-    run: _Run, network: _Network, model_dir: pathlib.Path, source: Source | None, *, extend: bool
+    run: _Planned, network: _Network, model_dir: pathlib.Path, source: Source | None, *, extend: bool
 ) -> Iterator[Line]:
     """What is said of model_dir, of its disk, and of another run that this one begins with."""
     checkpoints = Checkpoints(model_dir / "checkpoints").all()
@@ -372,7 +366,9 @@ def _places(
         yield Line("warm start", str(error), PROBLEM)
 
 
-def _model_dir(run: _Run, network: _Network, model_dir: pathlib.Path, source: Source | None, *, extend: bool) -> Line:
+def _model_dir(
+    run: _Planned, network: _Network, model_dir: pathlib.Path, source: Source | None, *, extend: bool
+) -> Line:
     parent = _nearest_folder(model_dir)
     if not parent.is_dir() or not os.access(parent, os.W_OK | os.X_OK):
         return Line("model_dir", f"it cannot be written. Received: {model_dir}; choose another folder.", PROBLEM)

@@ -8,7 +8,7 @@ import pytest
 
 from divco_tf import compat
 from divco_tf.errors import InputError, Preempted, RunError
-from divco_tf.runs import loop
+from divco_tf.runs import assemble, hooks
 from divco_tf.runs.records.metrics_json import Records
 from divco_tf.runtime.job import Job
 from tests.runs import runs
@@ -26,8 +26,9 @@ def terminable():
 
 @pytest.mark.parametrize("part", ["tell_unusual", "make_pipeline", "make_model", "Predictor"])
 def test_a_termination_before_the_first_step_ends_as_one_between_steps(tmp_path, monkeypatch, terminable, part):
-    known = getattr(loop, part)
-    monkeypatch.setattr(loop, part, lambda *one, **two: (signal.raise_signal(signal.SIGTERM), known(*one, **two))[1])
+    module = hooks if part == "Predictor" else assemble
+    known = getattr(module, part)
+    monkeypatch.setattr(module, part, lambda *one, **two: (signal.raise_signal(signal.SIGTERM), known(*one, **two))[1])
     with pytest.raises(Preempted, match="^SIGTERM came.*the same command") as caught:
         runs.run(tmp_path)
     assert ("before the first step" in str(caught.value)) is (part != "Predictor")
@@ -62,8 +63,8 @@ def test_determinism_is_on_while_a_run_trains_and_as_it_was_after(tmp_path, befo
 
 
 def test_a_checkpoints_values_are_read_before_a_worker_may_find_its_disk_full(tmp_path, monkeypatch):
-    calls, snapshot = [], loop.snapshot
-    monkeypatch.setattr(loop, "snapshot", lambda state: (calls.append("snapshot"), snapshot(state))[1])
+    calls, snapshot = [], hooks.snapshot
+    monkeypatch.setattr(hooks, "snapshot", lambda state: (calls.append("snapshot"), snapshot(state))[1])
 
     def full(_):
         calls.append("write")

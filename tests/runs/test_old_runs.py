@@ -12,8 +12,9 @@ import tensorflow as tf
 from divco_tf.data.sources import open_source
 from divco_tf.models.backbones.registry import BACKBONES
 from divco_tf.models.template import build_template
+from divco_tf.runs.assemble import make_model
 from divco_tf.runs.evaluation import evaluate
-from divco_tf.runs.loop import make_model, train
+from divco_tf.runs.loop import train
 from divco_tf.runs.model_dir import load, open_model_dir
 from divco_tf.runs.options import Options
 from tests.reference import DATA

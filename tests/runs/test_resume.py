@@ -91,7 +91,7 @@ def test_a_run_killed_in_a_report_or_between_steps_ends_as_an_undisturbed_one(un
         runs.run(tmp_path, SHORT, report=die_at_an_evaluation, **OFTEN)
     for step in (3, 4):
         with monkeypatch.context() as patch:
-            due = "divco_tf.runs.loop.Progress.is_due"
+            due = "divco_tf.runs.progress.Progress.is_due"
             patch.setattr(due, lambda self, at, last=step: die() if at == last else False)
             with pytest.raises(Killed):
                 runs.run(tmp_path, SHORT, **OFTEN)

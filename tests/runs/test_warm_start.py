@@ -12,8 +12,9 @@ from divco_tf.errors import InputError
 from divco_tf.models.backbones.registry import BACKBONES
 from divco_tf.models.branch_stack import BranchStack
 from divco_tf.models.template import build_template
+from divco_tf.runs.assemble import make_model
 from divco_tf.runs.experiment import Experiment
-from divco_tf.runs.loop import make_model, train
+from divco_tf.runs.loop import train
 from divco_tf.runs.model_dir import claim_model_dir, load, open_model_dir
 from divco_tf.runs.records.checkpoints import Checkpoints
 from divco_tf.runs.records.experiment_json import RECORD, write_record

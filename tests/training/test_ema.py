@@ -8,8 +8,8 @@ import pytest
 import tensorflow as tf
 
 from divco_tf.errors import InputError
+from divco_tf.runs.assemble import make_model
 from divco_tf.runs.evaluation import evaluate
-from divco_tf.runs.loop import make_model
 from divco_tf.runs.model_dir import load, open_model_dir
 from divco_tf.runtime.strategy import make_strategy
 from divco_tf.training.cotraining import CoTrainingModel

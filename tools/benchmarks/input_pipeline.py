@@ -11,8 +11,8 @@ import tensorflow as tf
 
 from divco_tf.data.sources import ArraySource, open_source
 from divco_tf.data.views.policies import POLICIES
+from divco_tf.runs.assemble import make_model, make_pipeline
 from divco_tf.runs.experiment import Experiment
-from divco_tf.runs.loop import make_model, make_pipeline
 from divco_tf.runs.progress import StepTimes
 from divco_tf.runtime.compute import share_cores
 from divco_tf.tools.benchmarks.step import machine

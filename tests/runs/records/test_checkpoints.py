@@ -16,7 +16,7 @@ from divco_tf.errors import InputError
 from divco_tf.models import layers
 from divco_tf.models.backbones.registry import register_backbone
 from divco_tf.models.divide import by_split, divided
-from divco_tf.runs.loop import make_model
+from divco_tf.runs.assemble import make_model
 from divco_tf.runs.records.checkpoints import Checkpoint, Checkpoints, CheckpointWriter
 from divco_tf.runtime.strategy import make_strategy
 from divco_tf.training.cotraining import CoTrainingModel

@@ -12,7 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from divco_tf.errors import InputError
-from divco_tf.runs.loop import make_model
+from divco_tf.runs.assemble import make_model
 from divco_tf.training.losses import CoTraining
 from divco_tf.training.optim.learning_rate import RULES, EpochSchedule, LearningRate
 from tests.reference import load_json

@@ -9,10 +9,11 @@ import tensorflow as tf
 from divco_tf.data.contact_sheet import contact_sheet
 from divco_tf.data.pipeline import ViewPipeline
 from divco_tf.models.branch_stack import BranchStack
+from divco_tf.runs.clock import Clock
 from divco_tf.runs.evaluation import Evaluation
 
 
-class Watch:
+class TensorBoard:
     """Writes TensorBoard's files; when the disk is full, says so once and training goes on without them.
 
     Args:
@@ -54,23 +55,23 @@ class Watch:
         with self._writing("train", 0):
             tf.summary.image("views", contact_sheet(pipeline)[None])
 
-    def histograms(self, step: int, stack: BranchStack) -> None:
+    def histograms(self, clock: Clock, stack: BranchStack) -> None:
         """The weights and statistics of every branch."""
-        with self._writing("weights", step):
+        with self._writing("weights", clock.step):
             for name, stacked in stack.stacked_values().items():
                 for branch, values in enumerate(stacked):
                     tf.summary.histogram(f"branch{branch}/{name}", values)
             tf.summary.flush()
 
-    def before(self, step: int) -> None:
-        """To be called before a step (the first is 1): the profiler begins, if it is its first one."""
-        if self._writes and self._profile is not None and step == self._profile[0]:
+    def before_step(self, clock: Clock) -> None:
+        """The profiler begins, if the step that comes is its first one; steps count from 1."""
+        if self._writes and self._profile is not None and clock.step + 1 == self._profile[0]:
             tf.profiler.experimental.start(str(self._folder / "profile"))
             self._profiling = True
 
-    def after(self, step: int, *, last: bool) -> None:
-        """To be called after a step: the profiler ends, if it is its last one or the run's."""
-        if self._profiling and (last or step == self._profile[1]):
+    def after_step(self, clock: Clock) -> None:
+        """The profiler ends, if the step is its last one or the run's."""
+        if self._profiling and (clock.ended or clock.step == self._profile[1]):
             tf.profiler.experimental.stop()
             self._profiling = False
 
