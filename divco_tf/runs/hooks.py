@@ -14,8 +14,9 @@ from divco_tf.runs.assemble import Parts
 from divco_tf.runs.clock import Clock
 from divco_tf.runs.evaluation import Evaluation, Predictor, score
 from divco_tf.runs.progress import Progress, StepTimes
-from divco_tf.runs.records.checkpoints import Checkpoints, CheckpointWriter, snapshot
+from divco_tf.runs.records.checkpoints import Checkpoints, CheckpointWriter
 from divco_tf.runs.records.metrics_json import Records
+from divco_tf.runs.records.variables import snapshot
 from divco_tf.runs.tensorboard import TensorBoard
 
 Hook = Callable[[Clock], object]

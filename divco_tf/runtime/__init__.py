@@ -1,0 +1,1 @@
+"""Where and how a process computes: strategy, workers, signals, XLA and threads."""

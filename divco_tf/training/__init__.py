@@ -1,1 +1,1 @@
-"""Co-training: losses, schedules, optimizers, the model, the loop."""
+"""Co-training of networks: the losses, the step, and what it asks of Keras."""

@@ -9,7 +9,8 @@ from collections.abc import Callable
 from typing import Any
 
 from divco_tf.models.branch_stack import build
-from divco_tf.runs.records.checkpoints import Checkpoints, CheckpointWriter, State
+from divco_tf.runs.records.checkpoints import Checkpoints, CheckpointWriter
+from divco_tf.runs.records.variables import State
 from divco_tf.tools.benchmarks.step import Settings, cotraining_model, machine, stack_step
 
 

@@ -1,0 +1,1 @@
+"""The files in a model_dir: experiment.json, metrics.json, checkpoints."""
