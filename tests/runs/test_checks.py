@@ -10,14 +10,13 @@ import typing
 import pytest
 
 from divco_tf import files
-from divco_tf.data.pipeline import ORDER
 from divco_tf.data.sources import ArraySource
 from divco_tf.errors import InputError
 from divco_tf.models import spec_json
 from divco_tf.models.backbones.registry import BACKBONES, backbone_of
 from divco_tf.runs import checks, loop
 from divco_tf.runs.experiment import Experiment
-from divco_tf.runs.model_dir import ModelDir, claim_model_dir, load, open_model_dir
+from divco_tf.runs.model_dir import claim_model_dir, open_model_dir
 from divco_tf.runs.options import Options
 from divco_tf.runs.plan import plan
 from divco_tf.runs.records import experiment_json
@@ -25,8 +24,8 @@ from divco_tf.runs.warm_start import WarmStart
 from divco_tf.training.optim.optimizer import OptimizerConfig
 from tests.data.images import image_folder
 from tests.runs import runs
-from tests.runs.test_experiment import DIGITS, refusal
-from tests.tiny import TinySpec, one_line, shipped_backbones
+from tests.runs.refusals import DIGITS, refusal
+from tests.tiny import one_line, shipped_backbones
 
 
 def parts(kind: type) -> dict[type, None]:
@@ -242,143 +241,9 @@ def test_a_run_does_not_go_on_with_classes_of_other_names(tmp_path):
     assert "classes are not the run's" in refusal(claim_model_dir, tmp_path, runs.experiment(), renamed)
 
 
-# experiment.json and metrics.json.
-
-
-@pytest.mark.parametrize(
-    ("content", "says"),
-    [
-        ("", "cut off, or no JSON"),
-        ('{"identity": {"backb', "cut off, or no JSON"),
-        ("[1, 2]", "is not the record of a run"),
-        ("{}", "is not the record of a run"),
-        ('{"identity": [], "class_names": []}', "is not the record of a run"),
-        ('{"identity": {}, "class_names": [1]}', "is not the record of a run"),
-        ('{"identity": {}, "class_names": ["a"]}', "experiment.json is not the record of a run ("),
-        ('{"identity": {"backbone": "tiny"}, "class_names": ["a"]}', "experiment.json is not the record of a run ("),
-        (b"\xff\xfe\x00", "cut off, or no JSON"),
-    ],
-    ids=str,
-)
-def test_a_damaged_or_foreign_record_is_one_line(tmp_path, content, says):
-    (tmp_path / "experiment.json").write_bytes(content if isinstance(content, bytes) else content.encode())
-    for read in (open_model_dir, load, runs.run):
-        assert says in refusal(read, tmp_path)
-    assert plan(runs.experiment(), model_dir=tmp_path).problems[0].topic == "model_dir"
-
-
-@pytest.mark.parametrize(
-    ("change", "says"),
-    [
-        ({"new_field": 1}, "Received: new_field"),
-        ({"seed": "3"}, "Experiment.seed has another type"),
-        ({"cotraining": {"loss": "js", "strength": 1}}, "CoTraining has no such field here"),
-        ({"optimizer": 3}, "Experiment.optimizer has another type"),
-        ({"backbone": "gone"}, "gone"),
-        ({"overrides": {"gone": 1}}, "gone"),
-    ],
-    ids=str,
-)
-def test_a_record_of_another_release_names_what_is_not_known(tmp_path, change, says):
-    claim_model_dir(tmp_path, runs.experiment(), DIGITS)
-    path = tmp_path / "experiment.json"
-    content = json.loads(path.read_text())
-    content["identity"].update(change)
-    path.write_text(json.dumps(content))
-    told = refusal(open_model_dir, tmp_path)
-    assert says in told and str(tmp_path) in told
-
-
-def test_a_run_of_0_1_0_without_a_co_training_loss_had_the_default(tmp_path):
-    claim_model_dir(tmp_path, runs.experiment(), DIGITS)
-    path = tmp_path / "experiment.json"
-    content = json.loads(path.read_text())
-    content["identity"]["cotraining"] = None
-    path.write_text(json.dumps(content))
-    assert open_model_dir(tmp_path).experiment.cotraining == Experiment(backbone="tiny", dataset="digits").cotraining
-
-
-@pytest.mark.parametrize("content", ["", "[{", "{}", "[3]", '[{"step": "1"}]', '[{"step": 1, "accuracy": 1.0}]'])
-def test_damaged_metrics_are_one_line(tmp_path, content):
-    claim_model_dir(tmp_path, runs.experiment(), DIGITS)
-    (tmp_path / "metrics.json").write_text(content)
-    with pytest.raises(InputError) as caught:
-        _ = open_model_dir(tmp_path).records
-    assert one_line(caught.value, says=f"Received: {tmp_path / 'metrics.json'}")
-    assert "metrics.json is not the evaluations of a run" in refusal(runs.run, tmp_path)
-
-
-def test_a_default_that_has_changed_in_the_backbones_table_is_named_and_old_weights_keep_their_network(
-    tmp_path, monkeypatch
-):
-    described = runs.experiment(overrides={})
-    run = claim_model_dir(tmp_path, described, DIGITS)
-    stack = described.build(10)
-    run.checkpoints.save(1, {"stack": stack.variables})
-    entry = BACKBONES.get("tiny")
-    changed = dataclasses.replace(entry, spec=TinySpec(width=16, dropout=0.5))
-    monkeypatch.setattr(BACKBONES, "get", lambda name: changed if name == "tiny" else entry)
-    told = refusal(runs.run, tmp_path, described)
-    assert "dropout 0.25 (there 0.0)" in told and "width 8 (there 4)" in told
-    assert [line.text for line in plan(described, model_dir=tmp_path).problems] == [told]
-    assert isinstance(open_model_dir(tmp_path), ModelDir) and load(tmp_path).spec == stack.spec
-
-
-def test_lists_and_tuples_of_a_spec_come_back(tmp_path):
-    described = Experiment(backbone="resnet50", dataset="digits", overrides={"blocks": [1, 1, 1, 1]})
-    assert described.overrides == {"blocks": (1, 1, 1, 1)}
-    claim_model_dir(tmp_path, described, DIGITS)
-    assert open_model_dir(tmp_path).experiment.overrides == described.overrides
-
-
-# What bears on a result.
-
-
-def test_a_run_that_goes_on_otherwise_says_so_once(tmp_path):
-    lines: list[str] = []
-    otherwise = {"micro_batches": 2, "evaluate_every": 2}
-    held = runs.experiment(held_out=0.2, batch_size=128, epochs=3, cotraining=runs.CoTraining())
-    with pytest.raises(KeyboardInterrupt):
-        runs.run(tmp_path, held, threads=1, report=lambda line: interrupt(line, "epoch 1"))
-    with pytest.raises(KeyboardInterrupt):
-        runs.run(tmp_path, held, **otherwise, report=lambda line: interrupt(line, "epoch 2", lines))
-    said = [line for line in lines if "goes on otherwise" in line]
-    assert len(said) == 1
-    assert "micro_batches 2 (there 1)" in said[0] and "evaluate_every 2 (there 1)" in said[0]
-    assert "replicas" not in said[0]
-    lines.clear()
-    runs.run(tmp_path, held, **otherwise, report=lines.append)
-    assert not [line for line in lines if "otherwise" in line]
-
-
-def interrupt(line: str, at: str, lines: list[str] | None = None) -> None:
-    if lines is not None:
-        lines.append(line)
-    if line.startswith(at):
-        raise KeyboardInterrupt
-
-
-def test_what_a_run_was_trained_with_stays_on_record_when_it_is_finished(tmp_path):
-    runs.run(tmp_path, runs.experiment(epochs=1))
-    before = (tmp_path / "experiment.json").read_text()
-    assert json.loads(before)["computed"] == {"micro_batches": 1, "replicas": 1, "on_error": "raise"}
-    assert json.loads(before)["order"] == ORDER
-    runs.run(tmp_path, runs.experiment(epochs=1), micro_batches=4)
-    assert (tmp_path / "experiment.json").read_text() == before
-
-
 def test_other_workers_of_a_job_are_not_kept_out_by_the_first_ones_lock(tmp_path):
     claim_model_dir(tmp_path, runs.experiment(), DIGITS)
     with files.FolderLock(tmp_path) as first:
         first.acquire("model_dir", report=pytest.fail)
         assert checks.check_places(runs.experiment(), tmp_path, extend=False, writes=False)
         assert "is in use" in refusal(checks.check_places, runs.experiment(), tmp_path, extend=False, writes=True)
-
-
-@pytest.mark.parametrize("release", [{}, {"computed": {"micro_batches": 1}, "order": 1}])
-def test_a_run_whose_images_came_in_another_order_says_so(release):
-    (said,) = experiment_json.told_of_another_way(release, computed={"micro_batches": 1}, order=2)
-    assert "the order of its images" in said
-    assert not list(
-        experiment_json.told_of_another_way({**release, "order": 2}, computed={"micro_batches": 1}, order=2)
-    )

@@ -12,7 +12,7 @@ from divco_tf.runs import assemble, hooks
 from divco_tf.runs.records.metrics_json import Records
 from divco_tf.runtime.job import Job
 from tests.runs import runs
-from tests.runs.test_experiment import refusal
+from tests.runs.refusals import refusal
 
 
 @pytest.fixture

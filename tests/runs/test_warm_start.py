@@ -23,7 +23,7 @@ from divco_tf.runtime.strategy import make_strategy
 from divco_tf.tools import _configs
 from tests import tiny
 from tests.runs import runs
-from tests.runs.test_experiment import DIGITS
+from tests.runs.refusals import DIGITS
 from tests.training.test_keras_layers import keras_stack
 
 
