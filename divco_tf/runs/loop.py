@@ -26,7 +26,7 @@ from divco_tf.runs.experiment import Experiment
 from divco_tf.runs.model_dir import claim_model_dir, load
 from divco_tf.runs.options import Options
 from divco_tf.runs.progress import StepTimes
-from divco_tf.runs.records.checkpoints import Checkpoint, Checkpoints
+from divco_tf.runs.records.checkpoints import Checkpoints
 from divco_tf.runs.records.experiment_json import RECORD, read_record, told_of_another_way
 from divco_tf.runs.records.metrics_json import Records
 from divco_tf.runs.tensorboard import TensorBoard
@@ -116,12 +116,7 @@ def _begin(parts: Parts, lock: files.FolderLock, *, extend: bool, check: Callabl
     tensorboard = TensorBoard(parts.model_dir, report=report, profile=options.profile, writes=writes)
     saver = hooks.Saver(parts, checkpoints, records)
     evaluate = hooks.Evaluator(parts, records, times, tensorboard)
-    found = checkpoints.restore_last(parts.state, report=report, set_aside=writes)
-    clock.step = 0 if found is None else found.step
-    parts.job.check_same("step of the last checkpoint", clock.step, at=checkpoints.directory)
-    parts.job.check_same("checksum of metrics.json", records.checksum(), at=parts.model_dir)
-    if found is not None:
-        report(_told_of_resuming(found, clock, stopped=hooks.stops_early(parts, records, clock.step)))
+    _resume(parts, clock, checkpoints, records)
     if before is not None and 0 < clock.step < clock.total_steps:
         for line in told_of_another_way(before, **parts.way):
             report(line)
@@ -147,11 +142,16 @@ def _claim(
     return before
 
 
-def _told_of_resuming(found: Checkpoint, clock: Clock, *, stopped: bool) -> str:
-    place = f"step {found.step} of {clock.total_steps} ({found.path})"
-    if clock.ended:
-        return f"finished already: {place}"
-    return f"stopped early already: {place}" if stopped else f"going on from {place}"
+def _resume(parts: Parts, clock: Clock, checkpoints: Checkpoints, records: Records) -> None:
+    """Goes on from the last checkpoint, if there is one; all workers from the same one."""
+    found = checkpoints.restore_last(parts.state, report=parts.report, set_aside=parts.job.chief)
+    clock.step = 0 if found is None else found.step
+    parts.job.check_same("step of the last checkpoint", clock.step, at=checkpoints.directory)
+    parts.job.check_same("checksum of metrics.json", records.checksum(), at=parts.model_dir)
+    if found is not None:
+        stopped = hooks.stops_early(parts, records, clock.step)
+        told = "finished already:" if clock.ended else "stopped early already:" if stopped else "going on from"
+        parts.report(f"{told} step {found.step} of {clock.total_steps} ({found.path})")
 
 
 def _train(run: _Begun, interrupts: Interrupts) -> None:
