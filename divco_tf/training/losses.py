@@ -150,11 +150,6 @@ def _max_probabilities(logits: tf.Tensor) -> tf.Tensor:
     return tf.reduce_max(tf.nn.softmax(logits), axis=_BRANCH_AXIS)
 
 
-def _geometric_mean(logits: tf.Tensor) -> tf.Tensor:
-    # prod_i p_i^(1/S), normalised, is the softmax of the mean logits; spelt out it would underflow.
-    return tf.nn.softmax(_mean_logits(logits))
-
-
 def _normalise(scores: tf.Tensor) -> tf.Tensor:
     return scores / tf.reduce_sum(scores, axis=-1, keepdims=True)
 
@@ -164,9 +159,11 @@ ENSEMBLING: dict[str, tuple[Callable[[tf.Tensor], tf.Tensor], Callable[[tf.Tenso
     "max_logits": (_max_logits, tf.nn.softmax),
     "mean_probabilities": (_mean_probabilities, tf.identity),
     "max_probabilities": (_max_probabilities, _normalise),
-    "geometric_mean": (_geometric_mean, tf.identity),
 }
 """Ways to ensemble by name: (logits `[B, S, K]` -> scores `[B, K]`, scores -> probabilities)."""
+
+# An alias: prod_i p_i^(1/S), normalised, is the softmax of the mean logits; spelt out it would underflow.
+ENSEMBLING["geometric_mean"] = ENSEMBLING["mean_logits"]
 
 
 def ensemble(logits: tf.Tensor, method: str = "mean_logits") -> tf.Tensor:
@@ -174,8 +171,8 @@ def ensemble(logits: tf.Tensor, method: str = "mean_logits") -> tf.Tensor:
 
     Args:
       logits: `[B, S, K]`.
-      method: a name in `ENSEMBLING`. "mean_logits" and "max_logits" score by logits, "mean_probabilities",
-        "max_probabilities" (not normalised) and "geometric_mean" by probabilities.
+      method: a name in `ENSEMBLING`. "mean_logits", also called "geometric_mean" (of the probabilities), and
+        "max_logits" score by logits, "mean_probabilities" and "max_probabilities" (not normalised) by probabilities.
 
     Returns:
       `[B, K]`, float32 or float64.

@@ -253,11 +253,13 @@ def test_ensemble_probabilities_sum_to_one_and_predict_what_the_scores_do(logits
     np.testing.assert_allclose(np.take_along_axis(probabilities, winner[:, None], 1)[:, 0], probabilities.max(axis=-1))
 
 
-def test_geometric_mean_is_that_of_the_probabilities():
+def test_geometric_mean_of_the_probabilities_is_another_name_for_mean_logits():
     logits = np.random.default_rng(1).normal(size=[5, 3, 4])
     mean = np.exp(np.log(tf.nn.softmax(logits)).mean(axis=1))
     expected = mean / mean.sum(axis=-1, keepdims=True)
-    np.testing.assert_allclose(losses.ensemble(logits, "geometric_mean"), expected, rtol=1e-12)
+    found = losses.ensemble_probabilities(logits, "geometric_mean")
+    np.testing.assert_allclose(found, expected, rtol=1e-12)
+    np.testing.assert_array_equal(found, losses.ensemble_probabilities(logits, "mean_logits"))
 
 
 def test_smoothing_gives_the_right_class_its_share_of_the_rest():
