@@ -14,18 +14,18 @@ from collections.abc import Sequence
 from typing import Any
 
 CLASSES = {
-    **dict.fromkeys(("BranchStack",), "divco_tf.models.branch_stack"),
-    **dict.fromkeys(("BatchNormalization",), "divco_tf.models.layers.basic"),
-    **dict.fromkeys(("GroupedConv2D",), "divco_tf.models.layers.grouped"),
+    "BranchStack": "divco_tf.models.branch_stack",
+    "BatchNormalization": "divco_tf.models.layers.basic",
+    "GroupedConv2D": "divco_tf.models.layers.grouped",
     **dict.fromkeys(("RadixSoftmax", "RadixSum"), "divco_tf.models.layers.attention"),
     **dict.fromkeys(
         ("ChannelDropout", "DropBlock", "DropPath", "Dropout", "ShakeDrop", "ShakeShake"),
         "divco_tf.models.layers.stochastic",
     ),
-    **dict.fromkeys(("CoTrainingModel",), "divco_tf.training.cotraining"),
-    **dict.fromkeys(("Means",), "divco_tf.training.keras_metrics"),
+    "CoTrainingModel": "divco_tf.training.cotraining",
+    "Means": "divco_tf.training.keras_metrics",
     **dict.fromkeys(("AdamW", "RMSprop", "RMSpropTF", "SGD"), "divco_tf.training.optim.rules"),
-    **dict.fromkeys(("EpochSchedule",), "divco_tf.training.optim.learning_rate"),
+    "EpochSchedule": "divco_tf.training.optim.learning_rate",
 }
 """Every class that is registered under "divco_tf", with its module."""
 

@@ -88,7 +88,7 @@ _Read = tuple[str | None, Mapping[str, np.ndarray], Mapping[str, Any], Mapping[s
 
 
 def _read_torch(path: pathlib.Path, data: memoryview, key: str | None) -> _Read:
-    value, places = _read_pickled(data)
+    value, places = _read_pickled(path, data)
     found, state, unreadable = _state_dict(value, key)
     used = {tensor.storage.key for tensor in state.values()}  # each checked once, however many share it
     contents = {name: _checked(data, places[name], f"storage {shown(name)}") for name in used}
@@ -120,10 +120,10 @@ def _read_safetensors(path: pathlib.Path, data: memoryview, key: str | None) -> 
     return None, arrays, facts, unreadable
 
 
-def _read_pickled(data: memoryview) -> tuple[Any, dict[str, Place]]:
+def _read_pickled(path: pathlib.Path, data: memoryview) -> tuple[Any, dict[str, Place]]:
     """The value that was saved, and the places of its storages by key."""
     if data[: len(_ZIP)] == _ZIP:
-        return _read_zip(data)
+        return _read_zip(path, data)
     if data[: len(_LEGACY)] == _LEGACY:
         return _read_legacy(data)
     if data[257:262] == b"ustar":
@@ -150,9 +150,9 @@ def _mapped(path: pathlib.Path) -> memoryview:
         raise Malformed("it is empty") from error
 
 
-def _read_zip(data: memoryview) -> tuple[Any, dict[str, Place]]:
+def _read_zip(path: pathlib.Path, data: memoryview) -> tuple[Any, dict[str, Place]]:
     """The value in data.pkl, and the places of its storages by key."""
-    found = records(data)
+    found = records(path, data)
     pickles = [name for name in found if name.count("/") == 1 and name.endswith("/data.pkl")]
     if len(pickles) != 1:
         raise Malformed(f"{len(pickles) or 'none'} of its records is a data.pkl")
@@ -188,20 +188,18 @@ def _read_legacy(data: memoryview) -> tuple[Any, dict[str, Place]]:
             raise Malformed(f"its storage {shown(new.key)} has two types or sizes")
 
     unpickler = Unpickler(bytes(data[:MAX_PICKLE]), file_size=len(data), storage=storage)
-    unpickler.take(len(_LEGACY))
+    unpickler.load()  # the magic number
     if (version := unpickler.load()) != _LEGACY_VERSION:
         raise Malformed(f"its version is {shown(version)}, not {_LEGACY_VERSION}")
     system = unpickler.load()
     if type(system) is not dict or system.get("little_endian") is not True:
         raise Malformed("its numbers are not little-endian")
     value, keys = unpickler.load(), unpickler.load()
-    if type(keys) is not list or len(keys) != len(named) or any(type(key) is not str for key in keys):
+    if type(keys) is not list or any(type(key) is not str for key in keys) or sorted(keys) != sorted(named):
         raise Malformed("its storages are not those that its tensors name")
     places: dict[str, Place] = {}
-    position = unpickler.position
+    position = unpickler.file.tell()
     for key in keys:
-        if key not in named or key in places:
-            raise Malformed("its storages are not those that its tensors name")
         start, nbytes = position + 8, named[key].nbytes
         if start + nbytes > len(data) or struct.unpack_from("<q", data, position)[0] != named[key].size:
             raise Malformed(f"its storage {shown(key)} of {nbytes} bytes is truncated or of another size")

@@ -1,16 +1,19 @@
-"""The pickles inside PyTorch's checkpoints, read by an interpreter of our own that executes nothing.
+"""The pickles inside PyTorch's checkpoints, read by the standard library's unpickler without executing anything.
 
-Python's unpickler calls what a file names, and lets a small file ask for much memory (a memo index of 2^31, a string
-of 2^63 bytes). This one knows the opcodes that torch.save writes (protocol 2), makes containers, numbers, strings and
-descriptions of tensors only, and counts what it does. In the place of all else, of what training keeps beside its
-weights, stands an `Opaque`. What it makes may be cyclic or deep: nothing here walks it.
+An allow-list (`find_class`) is not enough for `pickle.Unpickler`, which is C: a file of 9 bytes asks it for 64 GB (a
+memo index of 2^32), one of 540 keeps it busy for ever and one of 800,000 ends the process (a dict's key of nested
+tuples). So this is its Python twin, which joblib and dill build upon too, with the opcodes that torch.save writes
+(protocol 2), keys that are no containers, and reads that are counted: 200 MB and twice the file are enough.
+
+In the place of all that is no container, number, string or tensor stands an `Opaque`. What comes out may be cyclic or
+deep: nothing here walks it.
 """
 
 import dataclasses
+import io
 import math
 import pickle
 import pickletools
-import struct
 from collections.abc import Callable
 from typing import Any
 
@@ -20,10 +23,9 @@ import numpy as np
 MAX_PICKLE = 16 << 20
 """Bytes. PyramidNet-272 at S=8 with its momentum, the largest of the paper's, has 4.6 MB."""
 
-_FREE_STEPS, _BYTES_PER_STEP = 1_000_000, 100
-"""A step makes at most about 150 bytes of objects (tests/torch_files/test_checkpoint_fuzz.py measures), so 10^6 steps
-and one more for each 100 bytes of the file stay below 200 MB and twice the file. That PyramidNet-272
-needs 1,018,000, in a file of 200 MB."""
+_FREE_READS, _BYTES_PER_READ = 2_000_000, 50
+"""A read makes at most about 75 bytes of objects (tests/torch_files/test_checkpoint_fuzz.py measures). That
+PyramidNet-272, in a file of 200 MB, needs 1.7 million."""
 
 _MAX_REASONS = 1000  # to be told apart: what a file names makes no objects without end
 
@@ -39,6 +41,15 @@ _DTYPES = {
     "ByteStorage": np.uint8,
     "BoolStorage": np.bool_,
 }
+
+
+class Malformed(Exception):
+    """Why a file is no checkpoint, in a few words."""
+
+
+def shown(name: object) -> str:
+    """What a file says, fit for a line of an error: nothing nested, nothing long, no control characters."""
+    return ascii(name if len(name) <= 80 else f"{name[:80]}...") if isinstance(name, str) else type(name).__name__
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -71,204 +82,147 @@ class Tensor:
         return np.ndarray(self.shape, dtype, buffer, offset=self.offset * dtype.itemsize, strides=strides)
 
 
-@dataclasses.dataclass(frozen=True, slots=True)
-class _Global:
-    """What a pickle may name: something called with arguments, or the type of a storage."""
-
-    name: str
-    call: Callable[[tuple], Any] | None = None
-    dtype: np.dtype | None = None
-
-
 @dataclasses.dataclass(frozen=True, slots=True, eq=False)
 class Opaque:
     """Something else: no more of it is known than why it is no weight."""
 
     why: str
 
+    def append(self, *_: Any) -> None:
+        """Keeps nothing, as do the others by which an unpickler fills what it made."""
 
-class Malformed(Exception):
-    """Why a file is no checkpoint, in a few words."""
-
-
-def shown(name: object) -> str:
-    """What a file says, fit for a line of an error: nothing nested, nothing long, no control characters."""
-    if isinstance(name, _Global):
-        return name.name
-    return ascii(name if len(name) <= 80 else f"{name[:80]}...") if isinstance(name, str) else type(name).__name__
+    extend = __setitem__ = append
 
 
-class Unpickler:
+class _Counted(io.BytesIO):
+    """A file that may be read so many times."""
+
+    def __init__(self, data: bytes, reads: int) -> None:
+        super().__init__(data)
+        self._left = reads
+
+    def read(self, size: int | None = -1) -> bytes:
+        self._left -= 1
+        if self._left < 0:
+            raise Malformed("its pickle has more steps than that of any network of its size")
+        return super().read(size)
+
+
+_AS_THEY_ARE = (
+    *(pickle.NONE, pickle.NEWTRUE, pickle.NEWFALSE, pickle.BININT, pickle.BININT1, pickle.BININT2, pickle.BINFLOAT),
+    *(pickle.BINUNICODE, pickle.EMPTY_DICT, pickle.EMPTY_LIST, pickle.EMPTY_TUPLE, pickle.MARK, pickle.STOP),
+    *(pickle.TUPLE, pickle.TUPLE1, pickle.TUPLE2, pickle.TUPLE3, pickle.APPEND, pickle.APPENDS),
+    *(pickle.BINGET, pickle.LONG_BINGET, pickle.BINPUT, pickle.LONG_BINPUT, pickle.GLOBAL, pickle.BINPERSID),
+)
+
+
+class _Opcodes(dict):
+    """What to do at each opcode."""
+
+    def __missing__(self, code: int) -> None:
+        names = {ord(opcode.code): opcode.name for opcode in pickletools.opcodes}
+        raise Malformed(
+            f"its pickle has the opcode {names.get(code, f'0x{code:02x}')}, which torch.save does not write"
+        )
+
+
+class Unpickler(pickle._Unpickler):
     """Reads pickles that stand one after the other.
 
     Args:
       data: at most MAX_PICKLE bytes.
-      file_size: of the whole checkpoint, which bounds the number of steps.
+      file_size: of the whole checkpoint, which bounds the number of reads.
       storage: called with the storages that are named; raises Malformed for one that is not in the file.
     """
 
     def __init__(self, data: bytes, *, file_size: int, storage: Callable[[Storage], None]) -> None:
-        self.position = 0
-        self._data, self._storage = data, storage
-        self._steps = _FREE_STEPS + file_size // _BYTES_PER_STEP
+        self.file = _Counted(data, reads=_FREE_READS + file_size // _BYTES_PER_READ)
+        super().__init__(self.file)
+        self._storage = storage
         self._opaques: dict[str, Opaque] = {}
 
     def load(self) -> Any:
-        """The value of the pickle at `position`, behind which `position` then is.
+        """The value of the next pickle.
 
         Raises:
           Malformed: anything but a whole pickle of the kinds above.
         """
-        self._stack: list = []
-        self._marks: list[int] = []
-        self._memo: dict[int, Any] = {}
-        while (code := self.take(1)[0]) != pickle.STOP[0]:
-            self._steps -= 1
-            if self._steps < 0:
-                raise Malformed("its pickle has more steps than that of any network of its size")
-            if code not in _OPCODES:
-                raise Malformed(f"its pickle has the opcode {_opcode_name(code)}, which torch.save does not write")
-            _OPCODES[code](self)
-        value = self._pop()
-        if self._stack or self._marks:
+        self.memo = {}
+        try:
+            value = super().load()
+        except (Malformed, MemoryError):
+            raise
+        except EOFError:
+            raise Malformed("its pickle is truncated, or longer than that of any network") from None
+        except Exception as error:  # of any kind, says pickle's documentation
+            raise Malformed("its pickle is damaged") from error
+        if self.stack or self.metastack:
             raise Malformed("its pickle ends in the middle of a value")
-        self._memo = {}
         return value
 
-    def take(self, count: int) -> bytes:
-        """The next `count` bytes."""
-        start, self.position = self.position, self.position + count
-        if self.position > len(self._data):
-            raise Malformed("its pickle is truncated" if len(self._data) < MAX_PICKLE else "its pickle is too long")
-        return self._data[start : self.position]
+    def find_class(self, module: str, name: str) -> Any:
+        """What a pickle may name: a function of ours that takes a tuple of arguments, or the type of a storage."""
+        name = f"{module}.{name}"
+        return _GLOBALS[name] if name in _GLOBALS else self._opaque(f"it names {shown(name)}, which is not executed")
 
-    def _unpack(self, form: str) -> Any:
-        return struct.unpack(form, self.take(struct.calcsize(form)))[0]
-
-    def _line(self) -> str:
-        end = self._data.find(b"\n", self.position, self.position + 200)
-        if end < 0:
-            raise Malformed("its pickle names something without an end")
-        return self.take(end + 1 - self.position)[:-1].decode("ascii", "backslashreplace")
+    def persistent_load(self, pid: Any) -> Storage | Opaque:
+        """The storage that a pickle refers to."""
+        match pid:
+            case ("storage", np.dtype() as dtype, str(key), str(_), int(size), *views):
+                if views not in ([], [None]) or type(size) is not int or size < 0:
+                    raise Malformed(f"its storage {shown(key)} is a part of another")
+                storage = Storage(key, dtype, size)
+                self._storage(storage)
+                return storage
+            case ("storage", Opaque() as kind, *_):  # of complex numbers, say
+                return kind
+        raise Malformed("its pickle refers to something else than a storage")
 
     def _opaque(self, why: str) -> Opaque:
         if why not in self._opaques and len(self._opaques) >= _MAX_REASONS:
             why = "it is one of many things that are no weights"
         return self._opaques.setdefault(why, Opaque(why))
 
-    def _push(self, value: Any) -> None:
-        self._stack.append(value)
-
-    def _pop(self) -> Any:
-        if len(self._stack) <= (self._marks[-1] if self._marks else 0):
-            raise Malformed("its pickle takes a value that is not there")
-        return self._stack.pop()
-
-    def _pop_mark(self) -> list:
-        """All values above the last mark."""
-        if not self._marks:
-            raise Malformed("its pickle takes values that are not there")
-        start = self._marks.pop()
-        values = self._stack[start:]
-        del self._stack[start:]
-        return values
-
-    def _pop_several(self, count: int) -> tuple:
-        return tuple(self._pop() for _ in range(count))[::-1]
-
-    def _top(self, kind: type) -> Any:
-        """The value on top, of a kind; None for one that is opaque, which keeps nothing."""
-        value = self._pop()
-        if type(value) is not kind and type(value) is not Opaque:
-            raise Malformed(f"its pickle adds an item to a {shown(value)}")
-        self._push(value)
-        return value if type(value) is kind else None
-
-    def _mark(self) -> None:
-        self._marks.append(len(self._stack))
-
     def _protocol(self) -> None:
-        if (version := self.take(1)[0]) != 2:
+        if (version := self.read(1)[0]) != 2:
             raise Malformed(f"its pickle's protocol is {version}; torch.save writes 2 unless told otherwise")
 
-    def _unicode(self) -> None:
-        text = self.take(self._unpack("<I"))
-        try:
-            self._push(text.decode("utf-8", "surrogatepass"))  # names of files that are no UTF-8
-        except UnicodeDecodeError:
-            raise Malformed("its pickle has a string that is no UTF-8") from None
-
     def _long(self) -> None:
-        size = self.take(1)[0]
-        number = self.take(size)
-        if size > 8:  # longer ones could be made to collide as a dict's keys
-            self._push(self._opaque("its pickle has a number of more than 64 bits"))
-        else:
-            self._push(int.from_bytes(number, "little", signed=True))
+        self.load_long1()
+        if self.stack[-1].bit_length() > 64:  # longer ones could be made to collide as a dict's keys
+            self.stack[-1] = self._opaque("its pickle has a number of more than 64 bits")
 
-    def _get(self, index: int) -> None:
-        if index not in self._memo:
-            raise Malformed("its pickle repeats a value that is not there")
-        self._push(self._memo[index])
+    def _set_item(self) -> None:
+        value, key = self.stack.pop(), self.stack.pop()
+        self._set(key, value)
 
-    def _put(self, index: int) -> None:
-        value = self._pop()
-        self._memo[index] = value
-        self._push(value)
-
-    def _append(self, items: list) -> None:
-        target = self._top(list)
-        if target is not None:
-            target.extend(items)
-
-    def _set_items(self, items: list) -> None:
-        target = self._top(dict)
-        if len(items) % 2:
-            raise Malformed("its pickle has a key without a value")
+    def _set_items(self) -> None:
+        items = self.pop_mark()
         for key, value in zip(items[::2], items[1::2], strict=True):
-            if not isinstance(key, str | int | float | Opaque | None):  # a tuple's hash is recursive, and may be deep
-                key = self._opaque(f"its pickle has a {shown(key)} as a key")
-            if target is not None:
-                target[key] = value
+            self._set(key, value)
 
-    def _global(self) -> None:
-        name = f"{self._line()}.{self._line()}"
-        self._push(_GLOBALS.get(name) or self._opaque(f"it names {shown(name)}, which is not executed"))
+    def _set(self, key: Any, value: Any) -> None:
+        if not isinstance(key, str | int | float | Opaque | None):  # a tuple's hash is recursive, and may be deep
+            key = self._opaque(f"its pickle has a {shown(key)} as a key")
+        self.stack[-1][key] = value
 
-    def _reduce(self) -> None:
-        function, arguments = self._pop_several(2)
-        if type(function) is Opaque:
-            self._push(function)
-            return
-        if type(function) is not _Global or function.call is None or type(arguments) is not tuple:
-            raise Malformed(f"its pickle calls {shown(function)}")
+    def _call(self) -> None:
+        arguments, function = self.stack.pop(), self.stack.pop()
         try:
-            self._push(function.call(arguments))
+            made = function if type(function) is Opaque else function(arguments)
         except Malformed as error:
-            self._push(next((value for value in arguments if type(value) is Opaque), None) or self._opaque(str(error)))
-
-    def _new_object(self) -> None:
-        kind, _ = self._pop_several(2)
-        if type(kind) is not Opaque:
-            raise Malformed(f"its pickle makes a new {shown(kind)}")
-        self._push(kind)
+            made = next((value for value in arguments if type(value) is Opaque), None) or self._opaque(str(error))
+        self.append(made)
 
     def _build(self) -> None:
-        self._pop()  # an ordered dict's attributes: the versions of its modules
-        self._top(dict)
+        self.stack.pop()  # an ordered dict's attributes: the versions of its modules
 
-    def _persistent(self) -> None:
-        match self._pop():
-            case ("storage", _Global(dtype=np.dtype() as dtype), str(key), str(_), int(size), *views):
-                if views not in ([], [None]) or type(size) is not int or size < 0:
-                    raise Malformed(f"its storage {shown(key)} is a part of another")
-                storage = Storage(key, dtype, size)
-                self._storage(storage)
-                self._push(storage)
-            case ("storage", Opaque() as kind, *_):  # of complex numbers, say
-                self._push(kind)
-            case _:
-                raise Malformed("its pickle refers to something else than a storage")
+    dispatch = _Opcodes({code[0]: pickle._Unpickler.dispatch[code[0]] for code in _AS_THEY_ARE})
+    dispatch |= {
+        **{pickle.PROTO[0]: _protocol, pickle.LONG1[0]: _long, pickle.BUILD[0]: _build},
+        **{pickle.SETITEM[0]: _set_item, pickle.SETITEMS[0]: _set_items},
+        **{pickle.REDUCE[0]: _call, pickle.NEWOBJ[0]: _call},
+    }
 
 
 def _ordered_dict(arguments: tuple) -> dict:
@@ -305,56 +259,11 @@ def _tensor(arguments: tuple) -> Tensor:
     raise Malformed("its pickle makes a tensor of something else than a storage and whole numbers")
 
 
-_CALLS = {
+_GLOBALS: dict[str, Any] = {
     "collections.OrderedDict": _ordered_dict,
     "torch.Size": _size,
     "torch._utils._rebuild_tensor_v2": _tensor,
     "torch._utils._rebuild_parameter": _parameter,
     "torch._utils._rebuild_parameter_with_state": _parameter,
-}
-_GLOBALS = {name: _Global(name, call=call) for name, call in _CALLS.items()} | {
-    f"torch.{name}": _Global(f"torch.{name}", dtype=np.dtype(dtype)) for name, dtype in _DTYPES.items()
-}
-
-
-def _opcode_name(code: int) -> str:
-    names = {ord(opcode.code): opcode.name for opcode in pickletools.opcodes}
-    return names.get(code, f"0x{code:02x}")
-
-
-_OPCODES: dict[int, Callable[[Unpickler], None]] = {
-    code[0]: step
-    for code, step in (
-        (pickle.PROTO, Unpickler._protocol),
-        (pickle.MARK, Unpickler._mark),
-        (pickle.NONE, lambda self: self._push(None)),
-        (pickle.NEWTRUE, lambda self: self._push(True)),
-        (pickle.NEWFALSE, lambda self: self._push(False)),
-        (pickle.BININT, lambda self: self._push(self._unpack("<i"))),
-        (pickle.BININT1, lambda self: self._push(self._unpack("<B"))),
-        (pickle.BININT2, lambda self: self._push(self._unpack("<H"))),
-        (pickle.LONG1, Unpickler._long),
-        (pickle.BINFLOAT, lambda self: self._push(self._unpack(">d"))),
-        (pickle.BINUNICODE, Unpickler._unicode),
-        (pickle.EMPTY_DICT, lambda self: self._push({})),
-        (pickle.EMPTY_LIST, lambda self: self._push([])),
-        (pickle.EMPTY_TUPLE, lambda self: self._push(())),
-        (pickle.TUPLE, lambda self: self._push(tuple(self._pop_mark()))),
-        (pickle.TUPLE1, lambda self: self._push(self._pop_several(1))),
-        (pickle.TUPLE2, lambda self: self._push(self._pop_several(2))),
-        (pickle.TUPLE3, lambda self: self._push(self._pop_several(3))),
-        (pickle.BINGET, lambda self: self._get(self._unpack("<B"))),
-        (pickle.LONG_BINGET, lambda self: self._get(self._unpack("<I"))),
-        (pickle.BINPUT, lambda self: self._put(self._unpack("<B"))),
-        (pickle.LONG_BINPUT, lambda self: self._put(self._unpack("<I"))),
-        (pickle.APPEND, lambda self: self._append([self._pop()])),
-        (pickle.APPENDS, lambda self: self._append(self._pop_mark())),
-        (pickle.SETITEM, lambda self: self._set_items(list(self._pop_several(2)))),
-        (pickle.SETITEMS, lambda self: self._set_items(self._pop_mark())),
-        (pickle.GLOBAL, Unpickler._global),
-        (pickle.REDUCE, Unpickler._reduce),
-        (pickle.NEWOBJ, Unpickler._new_object),
-        (pickle.BUILD, Unpickler._build),
-        (pickle.BINPERSID, Unpickler._persistent),
-    )
+    **{f"torch.{name}": np.dtype(dtype) for name, dtype in _DTYPES.items()},
 }

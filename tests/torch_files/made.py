@@ -10,6 +10,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
+import pytest
 
 STORAGES = {
     **{"float64": "Double", "float32": "Float", "float16": "Half", "bfloat16": "BFloat16", "bool": "Bool"},
@@ -194,3 +195,12 @@ def _end(start: int, size: int, count: int, zip64: bool, comment: bytes) -> byte
 
 
 WRITERS = {"zip": zip_file, "legacy": legacy_file}
+FORMATS = pytest.mark.parametrize("write", WRITERS.values(), ids=WRITERS)
+ARRAYS = {"fc.weight": np.arange(12, dtype=np.float32).reshape(3, 4), "fc.bias": np.ones(3, np.float32)}
+
+
+def assert_equal(tensors, arrays) -> None:
+    assert list(tensors) == list(arrays)
+    for name, array in arrays.items():
+        assert (tensors[name].dtype, tensors[name].shape) == (array.dtype, array.shape)
+        np.testing.assert_array_equal(tensors[name], array)
