@@ -65,7 +65,7 @@ def evaluate(
       split: "test", "held_out" or "train".
       weights: "last", "best" or "ema".
       batch_size: global; the figures do not depend on it.
-      strategy, jit: see `training.runtime`.
+      strategy, jit: see `runtime.strategy` and `runtime.compute`.
 
     Raises:
       InputError: no run, no such weights, no data, or data of other classes.

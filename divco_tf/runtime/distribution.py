@@ -28,6 +28,12 @@ def distributed(dataset: tf.data.Dataset, strategy: tf.distribute.Strategy) -> I
         return iter(strategy.experimental_distribute_dataset(dataset))
 
 
+def prefetched(dataset: tf.data.Dataset, device: str) -> tf.data.Dataset:
+    """The same dataset with two batches copied to a device ahead."""
+    # Options do not pass through this transformation (TensorFlow 2.21).
+    return dataset.apply(tf.data.experimental.prefetch_to_device(device, 2)).with_options(dataset.options())
+
+
 def _in_shares(dataset: tf.data.Dataset, replicas: int) -> tf.data.Dataset:
     """Each batch as `replicas` equal ones."""
     if replicas == 1:
@@ -39,9 +45,3 @@ def _in_shares(dataset: tf.data.Dataset, replicas: int) -> tf.data.Dataset:
         )
 
     return dataset.flat_map(shares).with_options(dataset.options())
-
-
-def prefetched(dataset: tf.data.Dataset, device: str) -> tf.data.Dataset:
-    """The same dataset with two batches copied to a device ahead."""
-    # Options do not pass through this transformation (TensorFlow 2.21).
-    return dataset.apply(tf.data.experimental.prefetch_to_device(device, 2)).with_options(dataset.options())

@@ -28,7 +28,7 @@ def evaluate_saved_model(
     held_out: float = 0.0,
     batch_size: int = 500,
 ) -> Evaluation:
-    """Evaluates an export; the figures are those of `training.evaluation.evaluate` for the weights it was made of.
+    """Evaluates an export; the figures are those of `runs.evaluation.evaluate` for the weights it was made of.
 
     Args:
       path: a version's folder, or an export_dir, of which the highest version is taken.

@@ -137,11 +137,6 @@ def version_folders(export_dir: str | pathlib.Path) -> dict[int, pathlib.Path]:
     return {number: found[number] for number in sorted(found) if number <= _MAX_VERSION}
 
 
-def versions_in(export_dir: str | pathlib.Path) -> list[int]:
-    """The versions that lie in `export_dir`, ascending."""
-    return list(version_folders(export_dir))
-
-
 def read_class_names(version_dir: str | pathlib.Path) -> tuple[str, ...] | None:
     """The names of an export's classes; None where it has none.
 

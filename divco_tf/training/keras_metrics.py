@@ -9,7 +9,7 @@ import tensorflow as tf
 from divco_tf import compat
 from divco_tf.errors import InputError
 
-_PARTS = ("loss", "cross_entropy", "cotraining", "accuracy")
+_PARTS = ("loss", "cross_entropy", "cotraining")
 
 
 @keras.saving.register_keras_serializable("divco_tf")
@@ -25,7 +25,30 @@ class Means(keras.metrics.Metric):
     @classmethod
     def of_branches(cls, split_factor: int) -> "Means":
         """Those of a model with so many branches: the loss and its parts, the ensemble's and each branch's accuracy."""
-        return cls((*_PARTS, *(f"branch{branch}_accuracy" for branch in range(split_factor))))
+        return cls((*_PARTS, "accuracy", *(f"branch{branch}_accuracy" for branch in range(split_factor))))
+
+    def update_of_branches(
+        self,
+        parts: dict[str, tf.Tensor],
+        logits: tf.Tensor,
+        probabilities: tf.Tensor,
+        targets: tf.Tensor,
+        sample_weight: tf.Tensor | None,
+    ) -> None:
+        """Adds a batch to what `of_branches` made.
+
+        Args:
+          parts: the loss and its parts [B], by name.
+          logits: of the branches, [B, S, K].
+          probabilities: the ensemble's, [B, K].
+          targets: what they should be, [B, K].
+          sample_weight: [B].
+        """
+        classes = tf.argmax(targets, axis=-1)
+        right = tf.cast(tf.argmax(probabilities, axis=-1) == classes, tf.float32)
+        branches_right = tf.cast(tf.argmax(logits, axis=-1) == classes[:, None], tf.float32)
+        values = tf.stack([*(parts[name] for name in _PARTS), right], axis=1)
+        self.update_state(tf.concat([values, branches_right], axis=1), sample_weight)
 
     @property
     def metrics(self) -> list[compat.Monitored]:

@@ -3,12 +3,15 @@
 from typing import Any
 
 import keras
+import tensorflow as tf
 
-from divco_tf import compat
+from divco_tf import compat, keras_settings
+from divco_tf.errors import InputError
 from divco_tf.models.branch_stack import BranchStack
 from divco_tf.models.keras_export import export_saved_model
 from divco_tf.models.refusals import OneLine
 from divco_tf.training.keras_metrics import EnsembleMetrics, Means
+from divco_tf.training.optim.placed import prepare_for_blocks
 
 
 class EntryPoints(OneLine, keras.Model):
@@ -21,13 +24,44 @@ class EntryPoints(OneLine, keras.Model):
 
     stack: BranchStack
     means: Means
+    _traced_for: tuple[int, ...] = ()  # ids of the variables that the traced step trains
 
-    def compile(self, **options: Any) -> None:
-        """As Keras's; what `metrics` and `weighted_metrics` hold is fed with labels in the form that it takes."""
-        super().compile(**options)
-        given = (options.get("metrics"), options.get("weighted_metrics"))
-        metrics = EnsembleMetrics(self.means, *given, num_classes=self.stack.num_classes)
-        compat.replace_compiled_metrics(self, metrics)
+    @keras_settings.ours()
+    def compile(self, optimizer: Any = "rmsprop", **options: Any) -> None:
+        """As Keras's `compile`, without `loss` (it is the constructor's) and `jit_compile` (`jit` is ours).
+
+        What `metrics` and `weighted_metrics` hold is fed with labels in the form that it takes.
+
+        Raises:
+          InputError: an option that is not taken, or metrics of the model's own names.
+        """
+        for name, instead in (("loss", "cotraining and label_smoothing"), ("jit_compile", "jit")):
+            if options.pop(name, None) not in (None, "auto", False):
+                raise InputError(
+                    f"compile takes no {name} here. Received: {name}=...; give CoTrainingModel {instead} instead."
+                )
+        replicas = self.distribute_strategy.num_replicas_in_sync
+        if replicas > 1 and options.get("steps_per_execution", 1) != 1:  # Keras 3.15: an obscure placeholder error
+            raise InputError(
+                f"Several steps an execution do not run on {replicas} replicas. Received: steps_per_execution="
+                f"{options['steps_per_execution']}; leave it out."
+            )
+        with self.distribute_strategy.scope():
+            optimizer = keras.optimizers.get(optimizer)
+            scales = isinstance(optimizer, keras.optimizers.LossScaleOptimizer)
+            if self.stack.precision == "mixed_float16" and options.get("auto_scale_loss", True) and not scales:
+                optimizer = keras.optimizers.LossScaleOptimizer(optimizer)
+            if self.stack.devices:
+                prepare_for_blocks(optimizer)
+            super().compile(optimizer=optimizer, jit_compile=False, **options)
+            given = (options.get("metrics"), options.get("weighted_metrics"))
+            metrics = EnsembleMetrics(self.means, *given, num_classes=self.stack.num_classes)
+            compat.replace_compiled_metrics(self, metrics)
+            self.optimizer.build(self.stack.trainable_variables)
+
+    def compile_from_config(self, config: dict) -> None:
+        """Compiles as the saved model was."""
+        self.compile(**keras.saving.deserialize_keras_object(config))
 
     @property
     def metrics(self) -> list[keras.metrics.Metric]:
@@ -65,3 +99,23 @@ class EntryPoints(OneLine, keras.Model):
 
     def _maybe_symbolic_build(self, iterator: Any = None, data_batch: Any = None) -> None:
         """Nothing is left to build after `compile`; Keras's takes a batch for it, which a generator has once."""
+
+    def _check_trained(self) -> None:
+        """Refuses to train what the optimizer does not know.
+
+        Raises:
+          InputError: as said.
+        """
+        known = set(map(id, compat.variables_known(self.optimizer)))
+        unknown = [variable.name for variable in self.stack.trainable_variables if id(variable) not in known]
+        if unknown:
+            raise InputError(
+                f"The optimizer was made before these are trained. Received: {len(unknown)} variables such as "
+                f"{unknown[0]}; call compile again, with a new optimizer."
+            )
+
+    def _updates_made(self) -> tf.Tensor:
+        """How many steps have gone into the weights, or into an update that the optimizer gathers gradients for."""
+        optimizer = getattr(self.optimizer, "inner_optimizer", self.optimizer)
+        iterations = optimizer.iterations
+        return getattr(iterations, "value", iterations) * (optimizer.gradient_accumulation_steps or 1)

@@ -1,6 +1,6 @@
-"""Gradients of a batch in parts, one after the other."""
+"""The gradients of a batch in parts, one after the other, in the memory that one part takes."""
 
-from typing import Any
+from collections.abc import Callable, Sequence
 
 import tensorflow as tf
 
@@ -8,11 +8,44 @@ from divco_tf.errors import InputError
 from divco_tf.models import placement
 from divco_tf.models.refusals import refuse_unless
 
+Part = Callable[..., tuple[list[tf.Tensor], list[tf.Tensor], tf.Tensor]]
+"""Slices of the inputs -> gradients, new statistics, logits."""
 
-def accumulate(part: Any, inputs: tuple, count: int, weights: list, statistics: list) -> tuple[list, list, tf.Tensor]:
-    """Runs `part` on `count` slices of `inputs`, one after the other: summed gradients, mean statistics, logits."""
+
+def accumulated(
+    part: Part,
+    inputs: tuple[tf.Tensor, ...],
+    *,
+    count: int,
+    weights: Sequence[tf.Tensor],
+    statistics: Sequence[tf.Tensor],
+    unrolled: bool,
+) -> tuple[list[tf.Tensor], list[tf.Tensor], tf.Tensor]:
+    """What `part` gives for a whole batch, from `count` slices of it.
+
+    Args:
+      part: of one slice.
+      inputs: of the whole batch, each [size, ...].
+      count: how many.
+      weights: what the gradients are of.
+      statistics: before the step.
+      unrolled: no loop of the graph. A loop carries all sums through one device, and replicas cannot meet in it.
+
+    Returns:
+      The sums of the gradients, the means of the statistics, the logits one behind the other.
+
+    Raises:
+      InputError: the batch is not divided by `count`.
+    """
+    if count == 1:
+        return part(*inputs)
     sliced = _sliced(inputs, count)
+    return (_unrolled if unrolled else _looped)(part, sliced, count, weights, statistics)
 
+
+def _looped(
+    part: Part, sliced: list[tf.Tensor], count: int, weights: Sequence[tf.Tensor], statistics: Sequence[tf.Tensor]
+) -> tuple[list[tf.Tensor], list[tf.Tensor], tf.Tensor]:
     def body(index: tf.Tensor, gradients: list, means: list, logits: tf.TensorArray) -> tuple:
         new_gradients, new_statistics, new_logits = part(*(x[index] for x in sliced))
         totals = _added(gradients, means, new_gradients, new_statistics, count)
@@ -26,12 +59,10 @@ def accumulate(part: Any, inputs: tuple, count: int, weights: list, statistics: 
     return gradients, means, logits.concat()
 
 
-def accumulate_unrolled(
-    part: Any, inputs: tuple, count: int, weights: list, statistics: list
-) -> tuple[list, list, tf.Tensor]:
-    """The same for weights on several devices, through the first of which a loop would carry all sums."""
-    sliced, logits = _sliced(inputs, count), []
-    gradients, means = [0.0] * len(weights), [0.0] * len(statistics)
+def _unrolled(
+    part: Part, sliced: list[tf.Tensor], count: int, weights: Sequence[tf.Tensor], statistics: Sequence[tf.Tensor]
+) -> tuple[list[tf.Tensor], list[tf.Tensor], tf.Tensor]:
+    gradients, means, logits = [0.0] * len(weights), [0.0] * len(statistics), []
     before: list[tf.Operation] = []  # so that activations of one part are held at a time
     for index in range(count):
         with tf.control_dependencies(before):

@@ -7,7 +7,8 @@ import pytest
 import tensorflow as tf
 
 from divco_tf.errors import InputError
-from divco_tf.runtime.compute import resolve_jit, share_cores
+from divco_tf.runtime.compute import JIT, resolve_jit, share_cores
+from tests import tiny
 
 
 @pytest.mark.parametrize("devices", [[], ["GPU"], ["TPU"]], ids=str)
@@ -16,6 +17,12 @@ def test_auto_compiles_for_accelerators_only(monkeypatch, devices):
     assert resolve_jit("auto") == resolve_jit() == bool(devices)
     assert resolve_jit("on") is True
     assert resolve_jit("off") is False
+
+
+def test_another_word_is_refused_in_one_line():
+    with pytest.raises(InputError) as error:
+        resolve_jit("always")
+    assert tiny.one_line(error.value, says=", ".join(JIT))
 
 
 SHARE = """

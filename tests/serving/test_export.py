@@ -28,7 +28,14 @@ from divco_tf.models.branch_stack import BranchStack, build
 from divco_tf.models.layers import grouped
 from divco_tf.runs.model_dir import load, open_model_dir
 from divco_tf.runs.records.checkpoints import Checkpoint
-from divco_tf.serving.export import export, export_stack, read_class_names, read_record, signature_lines, versions_in
+from divco_tf.serving.export import (
+    export,
+    export_stack,
+    read_class_names,
+    read_record,
+    signature_lines,
+    version_folders,
+)
 from divco_tf.training import losses
 from tests.data.images import photograph
 from tests.test_files import at_once
@@ -210,7 +217,7 @@ def test_versions_count_up_and_none_is_overwritten(tmp_path):
     assert one_line(caught.value, says="11 would work")
     assert {path: path.stat().st_mtime_ns for path in tmp_path.rglob("*") if path != tmp_path} == before
     assert small_export(tmp_path) == tmp_path / "11"
-    assert versions_in(tmp_path) == [1, 10, 11]
+    assert list(version_folders(tmp_path)) == [1, 10, 11]
 
 
 def test_exports_at_once_take_a_number_each_and_one_given_number_goes_to_one(tmp_path):
@@ -234,7 +241,7 @@ def test_exports_at_once_take_a_number_each_and_one_given_number_goes_to_one(tmp
 def test_a_version_is_what_tf_serving_takes_for_one(tmp_path):
     for name in ("7", "0000008", "0"):
         (tmp_path / name).mkdir()
-    assert versions_in(tmp_path) == [0, 7, 8]
+    assert list(version_folders(tmp_path)) == [0, 7, 8]
     for number, there in ((7, "7"), (8, "0000008")):
         with pytest.raises(InputError) as caught:
             small_export(tmp_path, version=number)
@@ -385,13 +392,13 @@ def test_killed_at_random_moments_it_leaves_only_complete_versions(tmp_path):
         time.sleep(random.uniform(0, 0.6))
         process.kill()
         process.join()
-        for version in versions_in(tmp_path):
+        for version in version_folders(tmp_path):
             folder = tmp_path / str(version)
             names = sorted(path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file())
             whole = whole or names
             assert names == whole
             json.loads((folder / "assets.extra" / "divco.json").read_text())
-    last = versions_in(tmp_path)[-1]
+    last = list(version_folders(tmp_path))[-1]
     following = small_export(tmp_path)
     assert following == tmp_path / str(last + 1)
     assert all(entry.name.isdecimal() for entry in tmp_path.iterdir())

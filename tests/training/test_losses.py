@@ -266,6 +266,35 @@ def test_smoothing_gives_the_right_class_its_share_of_the_rest():
     np.testing.assert_allclose(losses.smooth_labels(tf.constant([[1.0, 0, 0, 0]]), 0.1), [[0.925, 0.025, 0.025, 0.025]])
 
 
+@pytest.mark.parametrize("name", FACTS["warmup"]["table"])
+def test_the_cotraining_weight_is_the_references(name):
+    weight, warmup = (float(part[1:]) for part in name.split("_"))
+    ramp = CoTraining(weight=weight, warmup_epochs=warmup)
+    for epoch, expected in FACTS["warmup"]["table"][name].items():
+        for step in (0, 6):  # constant inside an epoch
+            result = ramp.weight_at(int(epoch) * 7 + step, steps_per_epoch=7)
+            assert result.dtype == tf.float32
+            np.testing.assert_allclose(result, expected, rtol=1e-6)
+
+
+def test_the_weight_may_ramp_at_every_step():
+    ramp = CoTraining(weight=1.0, warmup_epochs=2, floor=0.1, per_step=True)
+    weights = [float(ramp.weight_at(step, steps_per_epoch=4)) for step in range(10)]
+    np.testing.assert_allclose(weights, [0.1, 0.125, 0.25, 0.375, 0.5, 0.625, 0.75, 0.875, 1, 1])
+
+
+def test_without_a_ramp_the_weight_is_constant_and_zero_stays_zero():
+    assert float(CoTraining(weight=0.3).weight_at(0, steps_per_epoch=4)) == np.float32(0.3)
+    assert float(CoTraining(weight=0.0, warmup_epochs=5).weight_at(0, steps_per_epoch=4)) == 0
+
+
+def test_the_weight_follows_a_step_tensor_in_a_graph():
+    ramp = CoTraining(warmup_epochs=10)
+    traced = tf.function(lambda step: ramp.weight_at(step, steps_per_epoch=3))
+    for step in range(0, 40, 3):
+        assert float(traced(tf.constant(step))) == float(ramp.weight_at(step, steps_per_epoch=3))
+
+
 @pytest.mark.parametrize(
     ("call", "message"),
     [
@@ -277,6 +306,11 @@ def test_smoothing_gives_the_right_class_its_share_of_the_rest():
         (lambda: losses.smooth_labels(tf.constant([[0.0, 1.0]]), 1.0), "Received: 1.0"),
         (lambda: losses.ensemble(np.zeros([2, 3, 4]), "mean_logit"), "Did you mean mean_logits"),
         (lambda: losses.ensemble_probabilities(np.zeros([2, 4])), r"\(2, 4\)"),
+        (lambda: CoTraining("jsd"), "Received: jsd"),
+        (lambda: CoTraining(weight=-1), "weight"),
+        (lambda: CoTraining(warmup_epochs=None), "Received: None"),
+        (lambda: CoTraining(warmup_epochs=1e-5), "Received: 1e-05 epochs"),
+        (lambda: CoTraining().weight_at(0, steps_per_epoch=1.5), "Received: 1.5"),
         (lambda: losses.cotraining_loss("jss"), "Received: jss. Did you mean|Received: jss. Available: js, kl"),
     ],
 )

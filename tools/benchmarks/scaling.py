@@ -244,7 +244,7 @@ def _devices(settings: Settings) -> dict[str, System]:
     cases = {"one device": System(settings)}
     for strategy, counts in (("mirrored", (1, 2)), ("branch_parallel", (2,))):
         for count in [gpus] if gpus else counts:
-            if strategy == "branch_parallel":  # every device has as many branches (`runtime.branch_devices`)
+            if strategy == "branch_parallel":  # every device has as many branches (`runtime.strategy.branch_devices`)
                 count = max(used for used in range(1, count + 1) if settings.split_factor % used == 0)
                 if count == 1:
                     continue

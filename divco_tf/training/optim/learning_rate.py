@@ -1,6 +1,7 @@
-"""How the learning rate goes over a run.
+"""How the learning rate goes over a run: a frozen configuration in epochs, which become steps when its length is known.
 
-It is a frozen configuration in epochs, which become steps when the length of a run is known.
+A rule is a function of (`LearningRate`, `Moment`) -> rate and a line of `RULES`; what it needs to be told is a field of
+`LearningRate`.
 """
 
 import dataclasses
@@ -13,7 +14,7 @@ import tensorflow as tf
 
 from divco_tf import fields
 from divco_tf.errors import InputError
-from divco_tf.fields import Above0, AtLeast0, Positive, Within
+from divco_tf.fields import Above0, AtLeast0, Positive, Whole, Within
 from divco_tf.registry import did_you_mean
 from divco_tf.training.warmup import check_warmup
 
@@ -47,7 +48,7 @@ class LearningRate:
     section 2.1), all of them, the warm-up's and the floor too, so the schedule keeps its shape. There a warm-up starts
     from the rate that is not scaled: `warmup_learning_rate = learning_rate * base_batch_size / batch_size` says so.
     None: the rates hold whatever the batch."""
-    milestones: tuple[AtLeast0, ...] | None = None
+    milestones: tuple[Whole, ...] | None = None
     """"step": the epochs at which the rate is multiplied by `step_factor`, counted from the run's start."""
     step_epochs: Positive = 30
     """"step" without milestones: multiply every so many epochs."""
@@ -108,7 +109,7 @@ class LearningRate:
         return dataclasses.replace(self, base_batch_size=None, **{name: factor * getattr(self, name) for name in names})
 
 
-class _Time(NamedTuple):
+class Moment(NamedTuple):
     """A moment of a run, as the rules see it: float64 scalars."""
 
     epoch: tf.Tensor
@@ -120,39 +121,39 @@ class _Time(NamedTuple):
     """The rule's share of the run that is over, 1 at and after the end."""
 
 
-def _cos(config: LearningRate, time: _Time) -> tf.Tensor:
-    return 0.5 * config.learning_rate * (1 + tf.cos(math.pi * time.fraction))
+def _cos(config: LearningRate, moment: Moment) -> tf.Tensor:
+    return 0.5 * config.learning_rate * (1 + tf.cos(math.pi * moment.fraction))
 
 
-def _htd(config: LearningRate, time: _Time) -> tf.Tensor:
-    position = config.htd_lower + (config.htd_upper - config.htd_lower) * time.fraction
+def _htd(config: LearningRate, moment: Moment) -> tf.Tensor:
+    position = config.htd_lower + (config.htd_upper - config.htd_lower) * moment.fraction
     return 0.5 * config.learning_rate * (1 - tf.tanh(position))
 
 
-def _step(config: LearningRate, time: _Time) -> tf.Tensor:
+def _step(config: LearningRate, moment: Moment) -> tf.Tensor:
     if config.milestones is None:
-        passed = time.epoch // config.step_epochs
+        passed = moment.epoch // config.step_epochs
     else:
         milestones = tf.constant(config.milestones, tf.float64, shape=[len(config.milestones)])
-        passed = tf.reduce_sum(tf.cast(milestones <= time.epoch, tf.float64))
+        passed = tf.reduce_sum(tf.cast(milestones <= moment.epoch, tf.float64))
     return config.learning_rate * config.step_factor**passed
 
 
-def _poly(config: LearningRate, time: _Time) -> tf.Tensor:
-    return config.learning_rate * (1 - time.fraction) ** config.power
+def _poly(config: LearningRate, moment: Moment) -> tf.Tensor:
+    return config.learning_rate * (1 - moment.fraction) ** config.power
 
 
-def _exponential(config: LearningRate, time: _Time) -> tf.Tensor:
+def _exponential(config: LearningRate, moment: Moment) -> tf.Tensor:
     # Divided once: the reference's stairs lie where this rounding puts them.
-    decays = time.steps / (config.decay_epochs * time.steps_per_epoch)
+    decays = moment.steps / (config.decay_epochs * moment.steps_per_epoch)
     return config.learning_rate * config.decay_factor ** (tf.floor(decays) if config.staircase else decays)
 
 
-def _constant(config: LearningRate, time: _Time) -> tf.Tensor:
+def _constant(config: LearningRate, moment: Moment) -> tf.Tensor:
     return tf.constant(config.learning_rate, tf.float64)
 
 
-RULES: dict[str, Callable[[LearningRate, _Time], tf.Tensor]] = {
+RULES: dict[str, Callable[[LearningRate, Moment], tf.Tensor]] = {
     "cos": _cos,
     "htd": _htd,
     "step": _step,
@@ -160,7 +161,8 @@ RULES: dict[str, Callable[[LearningRate, _Time], tf.Tensor]] = {
     "exponential": _exponential,
     "constant": _constant,
 }
-"""Learning-rate rules by name; each takes over from `learning_rate` when the warm-up ends."""
+"""Learning-rate rules by name. Each goes on from `learning_rate` where the warm-up ends, which is `EpochSchedule`'s, as
+the floor is."""
 
 
 @keras.saving.register_keras_serializable(package="divco_tf")
@@ -204,13 +206,13 @@ class EpochSchedule(keras.optimizers.schedules.LearningRateSchedule):
         steps = tf.cast(tf.convert_to_tensor(step), tf.float64)
         warmup_steps = config.warmup_epochs * self.steps_per_epoch
         rule_steps = steps - warmup_steps
-        time = _Time(
+        moment = Moment(
             epoch=steps // self.steps_per_epoch,
             steps=rule_steps,
             steps_per_epoch=self.steps_per_epoch,
             fraction=tf.minimum(rule_steps / ((self.epochs - config.warmup_epochs) * self.steps_per_epoch), 1.0),
         )
-        rate = RULES[config.rule](config, time)
+        rate = RULES[config.rule](config, moment)
         if warmup_steps > 0:
             rise = (config.learning_rate - config.warmup_learning_rate) * steps / warmup_steps
             rate = tf.where(steps <= warmup_steps, config.warmup_learning_rate + rise, rate)

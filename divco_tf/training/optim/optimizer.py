@@ -1,9 +1,10 @@
-"""Which optimizer trains, as configurations say it: `update_rules` has the optimizers."""
+"""Which optimizer trains, as configurations say it: `rules` has the optimizers."""
 
 import dataclasses
 
 from divco_tf import fields
 from divco_tf.errors import InputError
+from divco_tf.fields import Above0, AtLeast0
 from divco_tf.models.divide import divide_weight_decay
 from divco_tf.registry import did_you_mean
 from divco_tf.training.optim.rules import (
@@ -11,15 +12,12 @@ from divco_tf.training.optim.rules import (
     NORM_SCALE,
     SGD,
     AdamW,
+    Kept,
     Rate,
     RegularisedOptimizer,
     RMSprop,
     RMSpropTF,
-    check_at_least_0,
-    check_betas,
     check_patterns,
-    check_positive,
-    check_share,
 )
 
 
@@ -33,17 +31,17 @@ class OptimizerConfig:
 
     name: str = "sgd"
     """"sgd", "rmsprop", "rmsprop_tf" or "adamw"; `SGD`, `RMSprop`, `RMSpropTF` and `AdamW` say what they do."""
-    momentum: float = 0.9
+    momentum: Kept = 0.9
     """Not adamw's."""
     nesterov: bool = True
     """Of sgd."""
-    alpha: float = 0.9
+    alpha: Kept = 0.9
     """Of rmsprop and rmsprop_tf: how much of the squared average a step keeps."""
-    betas: tuple[float, float] = (0.9, 0.999)
+    betas: tuple[Kept, Kept] = (0.9, 0.999)
     """Of adamw: how much of the mean and of the squared average a step keeps."""
-    epsilon: float | None = None
+    epsilon: Above0 | None = None
     """None: the optimizer's own, 1e-3 of rmsprop_tf, else 1e-8. sgd has none."""
-    weight_decay: float = 0.0
+    weight_decay: AtLeast0 = 0.0
     """Of the large network: coupled L2, adamw's decoupled."""
     decay_norm_scales: bool = False
     """Whether batch-norm scales are decayed too, as in most of the paper's networks; biases never are."""
@@ -51,9 +49,9 @@ class OptimizerConfig:
     """What else is not decayed: regular expressions, searched in the names of variables ("^stem", "fc.kernel")."""
     divide_weight_decay: bool = False
     """Whether each small network gets weight_decay * exp(1/S - 1), the paper's rule (section III-A)."""
-    clipnorm: float | None = None
+    clipnorm: Above0 | None = None
     """Largest norm of one variable's gradient, the branches of a stacked one together."""
-    global_clipnorm: float | None = None
+    global_clipnorm: Above0 | None = None
     """Largest norm of all gradients together."""
 
     def __post_init__(self) -> None:
@@ -61,25 +59,17 @@ class OptimizerConfig:
         fields.check(self)
         if self.name not in _OPTIMIZERS:
             raise InputError(f"Unknown optimizer. Received: {self.name}.{did_you_mean(self.name, _OPTIMIZERS)}")
-        check_share("momentum", self.momentum)
-        check_share("alpha", self.alpha)
-        check_betas(self.betas)
-        check_at_least_0("weight_decay", self.weight_decay)
         check_patterns("exclude_from_decay", self.exclude_from_decay)
-        for name in ("betas", "exclude_from_decay"):  # gin's lists
-            object.__setattr__(self, name, tuple(getattr(self, name)))
-        for name in ("epsilon", "clipnorm", "global_clipnorm"):
-            if getattr(self, name) is not None:
-                check_positive(name, getattr(self, name))
         if self.clipnorm is not None and self.global_clipnorm is not None:
             raise InputError(
                 f"Gradients are clipped twice. Received: clipnorm={self.clipnorm}, "
                 f"global_clipnorm={self.global_clipnorm}; pass one of the two."
             )
-        _, used = _OPTIMIZERS[self.name]
+        used = _OPTIMIZERS[self.name].settings
+        of_others = {name for kind in _OPTIMIZERS.values() for name in kind.settings if name not in used}
         for field in dataclasses.fields(self):
             value = getattr(self, field.name)
-            if field.name in _SETTINGS - used and value != field.default:
+            if field.name in of_others and value != field.default:
                 raise InputError(
                     f"{self.name} has no {field.name}. Received: {field.name}={value!r}; leave it out, "
                     f"{self.name} takes {', '.join(sorted(used))}."
@@ -98,8 +88,8 @@ class OptimizerConfig:
         weight_decay = self.weight_decay
         if self.divide_weight_decay:
             weight_decay = divide_weight_decay(weight_decay, split_factor)
-        kind, used = _OPTIMIZERS[self.name]
-        settings = {name: getattr(self, name) for name in used if getattr(self, name) is not None}
+        kind = _OPTIMIZERS[self.name]
+        settings = {name: getattr(self, name) for name in kind.settings if getattr(self, name) is not None}
         return kind(
             learning_rate,
             weight_decay=weight_decay,
@@ -111,11 +101,10 @@ class OptimizerConfig:
         )
 
 
-_OPTIMIZERS: dict[str, tuple[type[RegularisedOptimizer], frozenset[str]]] = {
-    "sgd": (SGD, frozenset({"momentum", "nesterov"})),
-    "rmsprop": (RMSprop, frozenset({"momentum", "alpha", "epsilon"})),
-    "rmsprop_tf": (RMSpropTF, frozenset({"momentum", "alpha", "epsilon"})),
-    "adamw": (AdamW, frozenset({"betas", "epsilon"})),
+_OPTIMIZERS: dict[str, type[RegularisedOptimizer]] = {
+    "sgd": SGD,
+    "rmsprop": RMSprop,
+    "rmsprop_tf": RMSpropTF,
+    "adamw": AdamW,
 }
-"""By name: the class, and which fields of an `OptimizerConfig` are settings of it alone."""
-_SETTINGS = frozenset().union(*(used for _, used in _OPTIMIZERS.values()))
+"""By name; the `settings` of a class are fields of an `OptimizerConfig`, which are its alone."""

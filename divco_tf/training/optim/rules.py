@@ -1,15 +1,15 @@
 """How weights are updated: the optimizers of the authors' training, with PyTorch's rules."""
 
-import math
 import re
 from collections.abc import Callable, Iterable, Sequence
-from typing import Any
+from typing import Annotated, Any, ClassVar
 
 import keras
 import tensorflow as tf
 
 from divco_tf import fields, keras_settings
 from divco_tf.errors import InputError
+from divco_tf.fields import Above0, AtLeast0, Positive, Share, Within
 from divco_tf.models.placement import canonical_name
 
 Rate = float | keras.optimizers.schedules.LearningRateSchedule | Callable[[], tf.Tensor]
@@ -18,18 +18,23 @@ NEVER_DECAYED = ("bias", "beta")
 """Last parts of the names of variables that no published row decays."""
 NORM_SCALE = "gamma"
 
+Kept = Annotated[float, Within(0, below=1)]
+"""How much of an average a step keeps."""
 
 _KERAS_ARGUMENTS = {
-    **dict.fromkeys(("clipnorm", "global_clipnorm", "clipvalue", "loss_scale_factor"), fields.AtLeast0 | None),
+    **dict.fromkeys(("clipnorm", "global_clipnorm", "clipvalue", "loss_scale_factor"), AtLeast0 | None),
     "use_ema": bool,
-    "ema_momentum": fields.Share,
-    **dict.fromkeys(("ema_overwrite_frequency", "gradient_accumulation_steps"), fields.Positive | None),
+    "ema_momentum": Share,
+    **dict.fromkeys(("ema_overwrite_frequency", "gradient_accumulation_steps"), Positive | None),
     "name": str | None,
 }
 
 
 class RegularisedOptimizer(keras.optimizers.Optimizer):
     """What the optimizers here have in common, where Keras's differ: which variables are decayed, and clipping.
+
+    A rule is a subclass: its `settings`, the slots that it keeps of each variable (`_add_slots`), and the arithmetic
+    (`_update`).
 
     Gradients are clipped after they have been summed over replicas, so clipping does not depend on their
     number; Keras's own optimizers clip each replica's share.
@@ -42,13 +47,16 @@ class RegularisedOptimizer(keras.optimizers.Optimizer):
         tell, as stacked branches add an axis. `exclude_from_weight_decay()`, Keras's method, excludes more.
       exclude_patterns: further ones: regular expressions, searched in a variable's path and in its name. A
         stacked variable's name begins with its layer: "^stem", "fc.kernel".
-      **keras_arguments: those of `keras.optimizers.Optimizer`: clipnorm, global_clipnorm, clipvalue,
-        use_ema, loss_scale_factor, gradient_accumulation_steps, name, ...
+      **arguments: the rule's `settings`, and those of `keras.optimizers.Optimizer`: clipnorm, global_clipnorm,
+        clipvalue, use_ema, loss_scale_factor, gradient_accumulation_steps, name, ...
 
     Raises:
       InputError: a number outside its range, or a pattern that is no regular expression; from `build`, a pattern that
         matches no variable.
     """
+
+    settings: ClassVar[dict[str, Any]] = {}
+    """The arguments that a rule has of its own, and their type hints; they become attributes."""
 
     @keras_settings.ours()
     def __init__(
@@ -57,22 +65,24 @@ class RegularisedOptimizer(keras.optimizers.Optimizer):
         weight_decay: float = 0.0,
         exclude_from_decay: Sequence[str] = (*NEVER_DECAYED, NORM_SCALE),
         exclude_patterns: Sequence[str] = (),
-        **keras_arguments: Any,
+        **arguments: Any,
     ) -> None:
-        check_at_least_0("weight_decay", weight_decay)
+        weight_decay = fields.checked(weight_decay, AtLeast0, "weight_decay")
         _check_texts("exclude_from_decay", exclude_from_decay)
         check_patterns("exclude_patterns", exclude_patterns)
+        own = {name: fields.checked(arguments.pop(name), hint, name) for name, hint in self.settings.items()}
         for name, hint in _KERAS_ARGUMENTS.items():
-            if name in keras_arguments:
-                fields.checked(keras_arguments[name], hint, name)
+            if name in arguments:
+                fields.checked(arguments[name], hint, name)
         if not callable(learning_rate):
-            check_at_least_0("learning_rate", learning_rate)
-            learning_rate = float(learning_rate)
+            learning_rate = float(fields.checked(learning_rate, AtLeast0, "learning_rate"))
         # Keras's own weight_decay stays None: Keras would decay every variable it has not been told of.
-        super().__init__(learning_rate=learning_rate, **keras_arguments)
+        super().__init__(learning_rate=learning_rate, **arguments)
         self.decay = weight_decay
         self.exclude_from_decay = frozenset(exclude_from_decay)
         self.exclude_patterns = tuple(exclude_patterns)
+        for name, value in own.items():
+            setattr(self, name, value)
 
     @keras_settings.ours()
     def build(self, variables: list[keras.Variable]) -> None:
@@ -128,10 +138,12 @@ class RegularisedOptimizer(keras.optimizers.Optimizer):
 
     def get_config(self) -> dict[str, Any]:
         """The arguments of the constructor, as JSON has them."""
+        own = {name: getattr(self, name) for name in self.settings}
         return super().get_config() | {
             "weight_decay": self.decay,
             "exclude_from_decay": sorted(self.exclude_from_decay),
             "exclude_patterns": list(self.exclude_patterns),
+            **{name: list(value) if isinstance(value, tuple) else value for name, value in own.items()},
         }
 
 
@@ -159,6 +171,8 @@ class SGD(RegularisedOptimizer):
       InputError: as `RegularisedOptimizer`.
     """
 
+    settings: ClassVar = {"momentum": Kept, "nesterov": bool}
+
     def __init__(
         self,
         learning_rate: Rate = 0.1,
@@ -168,11 +182,8 @@ class SGD(RegularisedOptimizer):
         exclude_from_decay: Sequence[str] = (*NEVER_DECAYED, NORM_SCALE),
         **arguments: Any,
     ) -> None:
-        check_share("momentum", momentum)
-        fields.checked(nesterov, bool, "nesterov")
-        super().__init__(learning_rate, weight_decay, exclude_from_decay, **arguments)
-        self.momentum = momentum
-        self.nesterov = nesterov
+        own = {"momentum": momentum, "nesterov": nesterov}
+        super().__init__(learning_rate, weight_decay, exclude_from_decay, **own, **arguments)
 
     def _add_slots(self, variables: list[keras.Variable]) -> None:
         self.buffers = self.add_optimizer_variables(variables, "momentum") if self.momentum else []
@@ -180,10 +191,6 @@ class SGD(RegularisedOptimizer):
     def _update(self, index: int, variable: tf.Variable, gradient: tf.Tensor, learning_rate: tf.Tensor) -> None:
         gradient = self._with_decay(index, variable, gradient)
         _descend(self, index, variable, gradient, learning_rate, nesterov=self.nesterov)
-
-    def get_config(self) -> dict[str, Any]:
-        """The arguments of the constructor, as JSON has them."""
-        return super().get_config() | {"momentum": self.momentum, "nesterov": self.nesterov}
 
 
 @keras.saving.register_keras_serializable(package="divco_tf")
@@ -207,6 +214,8 @@ class RMSprop(RegularisedOptimizer):
       InputError: as `RegularisedOptimizer`.
     """
 
+    settings: ClassVar = {"alpha": Kept, "momentum": Kept, "epsilon": Above0}
+
     def __init__(
         self,
         learning_rate: Rate = 0.01,
@@ -216,13 +225,8 @@ class RMSprop(RegularisedOptimizer):
         weight_decay: float = 0.0,
         **arguments: Any,
     ) -> None:
-        check_share("alpha", alpha)
-        check_share("momentum", momentum)
-        check_positive("epsilon", epsilon)
-        super().__init__(learning_rate, weight_decay, **arguments)
-        self.alpha = alpha
-        self.momentum = momentum
-        self.epsilon = epsilon
+        own = {"alpha": alpha, "momentum": momentum, "epsilon": epsilon}
+        super().__init__(learning_rate, weight_decay, **own, **arguments)
 
     def _add_slots(self, variables: list[keras.Variable]) -> None:
         self.squares = self.add_optimizer_variables(variables, "square")
@@ -234,10 +238,6 @@ class RMSprop(RegularisedOptimizer):
         square = self.alpha * before + (1 - self.alpha) * tf.square(gradient)
         before.assign(square)
         _descend(self, index, variable, gradient / (tf.sqrt(square) + self.epsilon), learning_rate, nesterov=False)
-
-    def get_config(self) -> dict[str, Any]:
-        """The arguments of the constructor, as JSON has them."""
-        return super().get_config() | {"alpha": self.alpha, "momentum": self.momentum, "epsilon": self.epsilon}
 
 
 @keras.saving.register_keras_serializable(package="divco_tf")
@@ -303,6 +303,8 @@ class AdamW(RegularisedOptimizer):
       InputError: as `RegularisedOptimizer`.
     """
 
+    settings: ClassVar = {"betas": tuple[Kept, Kept], "epsilon": Above0}
+
     def __init__(
         self,
         learning_rate: Rate = 1e-3,
@@ -311,11 +313,7 @@ class AdamW(RegularisedOptimizer):
         weight_decay: float = 0.0,
         **arguments: Any,
     ) -> None:
-        check_betas(betas)
-        check_positive("epsilon", epsilon)
-        super().__init__(learning_rate, weight_decay, **arguments)
-        self.betas = tuple(betas)
-        self.epsilon = epsilon
+        super().__init__(learning_rate, weight_decay, betas=betas, epsilon=epsilon, **arguments)
 
     def _add_slots(self, variables: list[keras.Variable]) -> None:
         self.means, self.squares = self.add_optimizer_variables(variables, ("mean", "square"))
@@ -341,10 +339,6 @@ class AdamW(RegularisedOptimizer):
             epsilon=tf.cast(self.epsilon * tf.sqrt(correction2), dtype),
             grad=gradient,
         )
-
-    def get_config(self) -> dict[str, Any]:
-        """The arguments of the constructor, as JSON has them."""
-        return super().get_config() | {"betas": list(self.betas), "epsilon": self.epsilon}
 
 
 def _descend(
@@ -373,36 +367,6 @@ def _descend(
 
 def _matches(pattern: str, variable: keras.Variable) -> bool:
     return any(re.search(pattern, canonical_name(text)) for text in (variable.path, variable.name))
-
-
-def _is_number(value: Any) -> bool:
-    return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
-
-
-def check_share(name: str, value: float) -> None:
-    """Refuses what is not in [0, 1)."""
-    if not (_is_number(value) and 0 <= value < 1):
-        raise InputError(f"{name} is outside its range. Received: {value!r}; pass 0 or more, and below 1.")
-
-
-def check_betas(betas: Sequence[float]) -> None:
-    """Refuses what are not two numbers in [0, 1)."""
-    if not isinstance(betas, list | tuple) or len(betas) != 2:
-        raise InputError(f"betas are not two numbers. Received: {betas!r}; (0.9, 0.999) is usual.")
-    for beta in betas:
-        check_share("A beta", beta)
-
-
-def check_at_least_0(name: str, value: float) -> None:
-    """Refuses what is below 0."""
-    if not (_is_number(value) and value >= 0):
-        raise InputError(f"{name} is negative or no number. Received: {value!r}; pass 0 or more.")
-
-
-def check_positive(name: str, value: float) -> None:
-    """Refuses what is not above 0."""
-    if not (_is_number(value) and value > 0):
-        raise InputError(f"{name} is no positive number. Received: {value!r}; pass more than 0, or leave it out.")
 
 
 def _check_texts(name: str, texts: Sequence[str]) -> None:

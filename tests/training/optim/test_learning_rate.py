@@ -1,8 +1,9 @@
-"""Schedules against every point of the reference's before the end of training, and at their edges."""
+"""Learning rates against every point of the reference's before the end of training, and at their edges."""
 
 import dataclasses
 import itertools
 import json
+import math
 
 import keras
 import numpy as np
@@ -13,7 +14,6 @@ from hypothesis import strategies as st
 
 from divco_tf.errors import InputError
 from divco_tf.runs.assemble import make_model
-from divco_tf.training.losses import CoTraining
 from divco_tf.training.optim.learning_rate import RULES, EpochSchedule, LearningRate
 from tests.reference import load_json
 from tests.runs import runs
@@ -89,6 +89,30 @@ def test_a_schedule_goes_through_keras_config_and_json(rule):
     assert [float(restored.at(s)) for s in range(80)] == [float(schedule.at(s)) for s in range(80)]
 
 
+FORMULAS = {
+    "cos": lambda epoch: 0.05 * (1 + math.cos(math.pi * epoch / 100)),
+    "htd": lambda epoch: 0.05 * (1 - math.tanh(-6 + 9 * epoch / 100)),
+    "step": lambda epoch: 0.1 * 0.1 ** (epoch // 30),
+    "poly": lambda epoch: 0.1 * (1 - epoch / 100) ** 0.9,
+    "exponential": lambda epoch: 0.1 * 0.97 ** (epoch // 2.4),
+    "constant": lambda epoch: 0.1,
+}
+"""The rate at an epoch of 100, with the defaults of every field."""
+
+
+@pytest.mark.parametrize("rule", RULES)
+def test_every_rule_is_its_formula(rule):
+    schedule = LearningRate(rule).resolve(epochs=100, steps_per_epoch=3)
+    rates = [float(schedule.at(3 * epoch)) for epoch in range(0, 100, 7)]
+    assert rates == pytest.approx([FORMULAS[rule](epoch) for epoch in range(0, 100, 7)], rel=1e-12)
+
+
+def test_numbers_of_numpy_and_lists_are_taken():
+    taken = LearningRate("step", np.float32(0.5), milestones=[np.int64(3), 6], base_batch_size=np.int32(128))
+    assert taken == LearningRate("step", 0.5, milestones=(3, 6), base_batch_size=128)
+    assert json.loads(json.dumps(dataclasses.asdict(taken)))["milestones"] == [3, 6]
+
+
 def test_the_warm_up_is_linear_and_includes_its_last_step():
     schedule = LearningRate(learning_rate=1.0, warmup_epochs=2, warmup_learning_rate=0.2).resolve(
         epochs=4, steps_per_epoch=2
@@ -140,35 +164,6 @@ def test_the_rate_stays_between_floor_and_peak(rule, warmup, steps_per_epoch, st
     assert 0.01 <= rate <= 0.3 + 1e-15
 
 
-@pytest.mark.parametrize("name", load_json("losses.json")["warmup"]["table"])
-def test_the_cotraining_weight_is_the_references(name):
-    weight, warmup = (float(part[1:]) for part in name.split("_"))
-    ramp = CoTraining(weight=weight, warmup_epochs=warmup)
-    for epoch, expected in load_json("losses.json")["warmup"]["table"][name].items():
-        for step in (0, 6):  # constant inside an epoch
-            result = ramp.weight_at(int(epoch) * 7 + step, steps_per_epoch=7)
-            assert result.dtype == tf.float32
-            np.testing.assert_allclose(result, expected, rtol=1e-6)
-
-
-def test_the_weight_may_ramp_at_every_step():
-    ramp = CoTraining(weight=1.0, warmup_epochs=2, floor=0.1, per_step=True)
-    weights = [float(ramp.weight_at(step, steps_per_epoch=4)) for step in range(10)]
-    np.testing.assert_allclose(weights, [0.1, 0.125, 0.25, 0.375, 0.5, 0.625, 0.75, 0.875, 1, 1])
-
-
-def test_without_a_ramp_the_weight_is_constant_and_zero_stays_zero():
-    assert float(CoTraining(weight=0.3).weight_at(0, steps_per_epoch=4)) == np.float32(0.3)
-    assert float(CoTraining(weight=0.0, warmup_epochs=5).weight_at(0, steps_per_epoch=4)) == 0
-
-
-def test_the_weight_follows_a_step_tensor_in_a_graph():
-    ramp = CoTraining(warmup_epochs=10)
-    traced = tf.function(lambda step: ramp.weight_at(step, steps_per_epoch=3))
-    for step in range(0, 40, 3):
-        assert float(traced(tf.constant(step))) == float(ramp.weight_at(step, steps_per_epoch=3))
-
-
 @pytest.mark.parametrize(
     ("call", "message"),
     [
@@ -180,20 +175,25 @@ def test_the_weight_follows_a_step_tensor_in_a_graph():
         (lambda: LearningRate(warmup_epochs=1e-309), "Received: 1e-309 epochs; pass 0 or 0.001 and more"),
         (lambda: LearningRate(final_learning_rate=0.2), "at most 0.1"),
         (lambda: LearningRate(warmup_epochs=1, warmup_learning_rate=0.2), "at most 0.1"),
-        (lambda: LearningRate("step", milestones=[-1]), "milestone"),
-        (lambda: LearningRate(htd_lower=3, htd_upper=-6), "htd_upper"),
+        (
+            lambda: LearningRate("step", milestones=[-1]),
+            r"milestones is out of range. Received: \[-1\]; pass a list",
+        ),
+        (lambda: LearningRate("step", milestones=(1.5,)), r"Received: \(1.5,\); pass a list, each a whole number"),
+        (lambda: LearningRate("step", milestones=3), "Received: 3; pass a list"),
+        (
+            lambda: LearningRate(htd_lower=3, htd_upper=-6),
+            "Received: -6; pass more than 3",
+        ),
+        (lambda: LearningRate(htd_upper=float("nan")), "htd_upper is out of range. Received: nan"),
         (lambda: LearningRate(warmup_epochs=5).resolve(epochs=5, steps_per_epoch=2), "warm-up"),
         (lambda: LearningRate().resolve(epochs=0, steps_per_epoch=2), "epochs"),
         (lambda: LearningRate().resolve(epochs=1, steps_per_epoch=0), "Received: 0"),
-        (lambda: LearningRate(base_batch_size=0), "Received: 0"),
+        (lambda: LearningRate(base_batch_size=0), "Received: 0; pass a whole number, 1 or more"),
+        (lambda: LearningRate(base_batch_size=True), "Received: True; pass a whole number"),
         (lambda: LearningRate(base_batch_size=128.0), "Received: 128.0"),
         (lambda: LearningRate(base_batch_size=256).resolve(epochs=1, steps_per_epoch=2), "Received: None"),
         (lambda: EpochSchedule(LearningRate(base_batch_size=256), epochs=1, steps_per_epoch=2), "Received: None"),
-        (lambda: CoTraining("jsd"), "Received: jsd"),
-        (lambda: CoTraining(weight=-1), "weight"),
-        (lambda: CoTraining(warmup_epochs=None), "Received: None"),
-        (lambda: CoTraining(warmup_epochs=1e-5), "Received: 1e-05 epochs"),
-        (lambda: CoTraining().weight_at(0, steps_per_epoch=1.5), "Received: 1.5"),
     ],
 )
 def test_bad_input_is_refused_in_one_line(call, message):

@@ -1,7 +1,8 @@
-"""Labels and sample weights as users give them, known by shape and type; what fits neither is refused in one line."""
+"""A batch as users give it: images, labels and sample weights; what does not fit is refused in one line."""
 
 from typing import Any
 
+import keras
 import tensorflow as tf
 
 from divco_tf.errors import InputError
@@ -9,6 +10,37 @@ from divco_tf.models.refusals import refuse_unless
 
 _TOLERANCE = 1e-2
 """How far a row of probabilities may be from a sum of 1: float16's rounding and a user's two digits are nearer."""
+
+
+def unpacked(data: Any, *, num_classes: int) -> tuple[tf.Tensor, Any, tf.Tensor, tf.Tensor | None]:
+    """Images or views, labels as given, labels as probabilities [B, K], sample weights [B] if there are any.
+
+    Args:
+      data: what Keras hands to a step: images, (images, labels) or (images, labels, sample weights).
+      num_classes: K.
+
+    Raises:
+      InputError: another form, see `one_array`, `as_probabilities` and `as_weights`.
+    """
+    images, labels, sample_weight = keras.utils.unpack_x_y_sample_weight(data)
+    images = one_array(images)
+    examples = length(images)
+    targets = as_probabilities(labels, num_classes=num_classes, examples=examples)
+    return images, labels, targets, as_weights(sample_weight, examples=examples)
+
+
+def one_array(images: Any) -> tf.Tensor:
+    """Images or views as a tensor.
+
+    Raises:
+      InputError: several arrays.
+    """
+    if isinstance(images, dict | list | tuple):
+        raise InputError(
+            f"Images are several arrays. Received: a {type(images).__name__} of {len(images)}; pass one, views "
+            "[B, S, H, W, C] (np.stack(views, axis=1), say) or images [B, H, W, C]."
+        )
+    return tf.convert_to_tensor(images)
 
 
 def as_probabilities(labels: Any, *, num_classes: int, examples: int | tf.Tensor) -> tf.Tensor:

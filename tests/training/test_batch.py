@@ -9,8 +9,8 @@ import tensorflow as tf
 from divco_tf.errors import InputError
 from divco_tf.models.refusals import told_in_one_line
 from divco_tf.runtime.strategy import make_strategy
+from divco_tf.training.batch import as_probabilities, as_weights
 from divco_tf.training.cotraining import CoTrainingModel
-from divco_tf.training.labels import as_probabilities, as_weights
 from divco_tf.training.optim.optimizer import SGD
 from tests import tiny
 
