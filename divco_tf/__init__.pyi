@@ -1,24 +1,24 @@
 """The public names, the one list of them: for editors and type checkers, and read by `__init__.py`; a line a name."""
 
-from divco_tf.data.batch_ops import KerasLayer as KerasLayer
 from divco_tf.data.batch_ops import register_batch_operation as register_batch_operation
 from divco_tf.data.datasets import get_dataset as get_dataset
+from divco_tf.data.keras_layers import KerasLayer as KerasLayer
 from divco_tf.data.pipeline import ViewPipeline as ViewPipeline
-from divco_tf.data.pipeline import evaluation_dataset as evaluation_dataset
 from divco_tf.data.preprocessing import Preprocessing as Preprocessing
 from divco_tf.data.sources import ArraySource as ArraySource
 from divco_tf.data.sources import Source as Source
 from divco_tf.data.sources import open_source as open_source
-from divco_tf.data.views.augmentations import Augmentation as Augmentation
-from divco_tf.data.views.augmentations import Range as Range
-from divco_tf.data.views.augmentations import Space as Space
-from divco_tf.data.views.augmentations import Step as Step
-from divco_tf.data.views.augmentations import register_augmentation as register_augmentation
-from divco_tf.data.views.operations import register_operation as register_operation
+from divco_tf.data.streams import evaluation_dataset as evaluation_dataset
 from divco_tf.data.views.policies import Erasing as Erasing
 from divco_tf.data.views.policies import ResizedCrop as ResizedCrop
 from divco_tf.data.views.policies import ViewPolicy as ViewPolicy
 from divco_tf.data.views.policies import get_policy as get_policy
+from divco_tf.data.views.registration import register_augmentation as register_augmentation
+from divco_tf.data.views.registration import register_operation as register_operation
+from divco_tf.data.views.schema import Augmentation as Augmentation
+from divco_tf.data.views.schema import Range as Range
+from divco_tf.data.views.schema import Space as Space
+from divco_tf.data.views.schema import Step as Step
 from divco_tf.errors import InputError as InputError
 from divco_tf.errors import RunError as RunError
 from divco_tf.models.backbones.registry import register_backbone as register_backbone

@@ -11,7 +11,7 @@ import pytest
 import tensorflow as tf
 
 from divco_tf import compat, keras_settings
-from divco_tf.data.batch_ops import KerasLayer
+from divco_tf.data.keras_layers import KerasLayer
 from divco_tf.errors import InputError
 from divco_tf.models.branch_stack import build
 from divco_tf.models.summary import summarize

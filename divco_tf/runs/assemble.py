@@ -11,7 +11,8 @@ import keras
 import tensorflow as tf
 
 from divco_tf import files
-from divco_tf.data.pipeline import ORDER, ViewPipeline
+from divco_tf.data.order import ORDER
+from divco_tf.data.pipeline import ViewPipeline
 from divco_tf.data.sources import Source, cached
 from divco_tf.data.sources.check import tell_unusual
 from divco_tf.runs.checks import check_evaluated, check_places, check_settings

@@ -10,8 +10,8 @@ import numpy as np
 import tensorflow as tf
 
 from divco_tf import fields
-from divco_tf.data.pipeline import evaluation_dataset, reading
 from divco_tf.data.sources import Source, open_source
+from divco_tf.data.streams import evaluation_dataset, reading
 from divco_tf.models.branch_stack import BranchStack
 from divco_tf.runs.experiment import Experiment
 from divco_tf.runs.model_dir import load, open_model_dir

@@ -6,8 +6,8 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Annotated, Any
 
 from divco_tf import fields
-from divco_tf.data.batch_ops import KerasLayer
 from divco_tf.data.datasets import Dataset, get_dataset
+from divco_tf.data.keras_layers import KerasLayer
 from divco_tf.data.preprocessing import Preprocessing
 from divco_tf.data.sources import Source, open_source, open_splits
 from divco_tf.data.views.policies import ViewPolicy, get_policy

@@ -15,7 +15,7 @@ from typing import Any
 import tensorflow as tf
 
 from divco_tf import compat, files
-from divco_tf.data.pipeline import reading
+from divco_tf.data.streams import reading
 from divco_tf.errors import Preempted, RunError
 from divco_tf.runs import hooks
 from divco_tf.runs.assemble import Parts, assemble

@@ -11,8 +11,8 @@ import numpy as np
 import tensorflow as tf
 
 from divco_tf import files
-from divco_tf.data.pipeline import evaluation_dataset, reading
 from divco_tf.data.sources import Source, open_source
+from divco_tf.data.streams import evaluation_dataset, reading
 from divco_tf.errors import InputError, shown
 from divco_tf.runs.evaluation import Evaluation, figures
 from divco_tf.runs.model_dir import numbered

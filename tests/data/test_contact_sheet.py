@@ -6,7 +6,7 @@ import pytest
 from divco_tf.data.contact_sheet import contact_sheet
 from divco_tf.data.views.policies import POLICIES, get_policy
 from divco_tf.errors import InputError
-from tests.data.test_pipeline import pipeline
+from tests.data.batches import pipeline
 
 
 def test_a_sheet_has_a_row_an_image_and_shows_it_and_its_views():

@@ -202,3 +202,9 @@ def test_wrong_settings_are_refused():
     for wrong in ({"resize": "crop"}, {"image_size": 0}, {"resize_ratio": 0.5}):
         with pytest.raises(InputError, match="Received"):
             Preprocessing(**{"image_size": 8, "mean": MEAN, "std": STD} | wrong)
+
+
+def test_grey_levels_are_normalisation_the_other_way_round():
+    images = np.arange(256 * 3, dtype=np.uint8).reshape(16, 16, 3)
+    preprocessing = Preprocessing(16, MEAN, STD)
+    np.testing.assert_array_equal(preprocessing.grey_levels(preprocessing.normalise(images).numpy()), images)

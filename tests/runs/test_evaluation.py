@@ -5,8 +5,8 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from divco_tf.data.pipeline import evaluation_dataset
 from divco_tf.data.sources import open_source
+from divco_tf.data.streams import evaluation_dataset
 from divco_tf.errors import InputError
 from divco_tf.runs.evaluation import Predictor, evaluate, figures
 from divco_tf.runs.model_dir import load

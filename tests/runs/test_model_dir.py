@@ -9,7 +9,7 @@ import tensorflow as tf
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from divco_tf.data.batch_ops import KerasLayer
+from divco_tf.data.keras_layers import KerasLayer
 from divco_tf.data.sources import ArraySource, open_source
 from divco_tf.data.views.policies import Erasing, ViewPolicy
 from divco_tf.runs.experiment import Experiment

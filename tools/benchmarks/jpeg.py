@@ -7,9 +7,10 @@ import random
 import numpy as np
 from PIL import Image
 
+from divco_tf.data.branch_views import union
 from divco_tf.data.datasets import get_dataset
 from divco_tf.data.decoding import decode
-from divco_tf.data.pipeline import ViewPipeline, union
+from divco_tf.data.pipeline import ViewPipeline
 from divco_tf.data.preprocessing import Preprocessing
 from divco_tf.data.sources import Choose, Source
 from divco_tf.data.views.policies import POLICIES

@@ -8,8 +8,9 @@ from collections.abc import Sequence
 import numpy as np
 from PIL import Image, ImageEnhance, ImageOps
 
-from divco_tf.data.views.augmentations import Range, Space, Step, get_augmentation
+from divco_tf.data.views.augmentations import get_augmentation
 from divco_tf.data.views.policies import ResizedCrop, ViewPolicy
+from divco_tf.data.views.schema import Range, Space, Step
 
 _ENHANCERS = {
     "color": ImageEnhance.Color,

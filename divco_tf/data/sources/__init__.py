@@ -4,25 +4,13 @@
 a folder), so the parts are the same on every machine and in every run. "test" is what results are reported on.
 """
 
-from divco_tf.data.sources.base import ArraySource, BadImage, Choose, Source
-from divco_tf.data.sources.cache import cached
-from divco_tf.data.sources.folder import ImageFolder
-from divco_tf.data.sources.opening import check_class_names, check_on_error, open_source, open_splits
-from divco_tf.data.sources.prepared import RecordSource
-from divco_tf.data.sources.splits import in_split, shares
-
-__all__ = [
-    "ArraySource",
-    "BadImage",
-    "Choose",
-    "ImageFolder",
-    "RecordSource",
-    "Source",
-    "cached",
-    "check_class_names",
-    "check_on_error",
-    "in_split",
-    "open_source",
-    "open_splits",
-    "shares",
-]
+from divco_tf.data.sources.base import ArraySource as ArraySource
+from divco_tf.data.sources.base import BadImage as BadImage
+from divco_tf.data.sources.base import Choose as Choose
+from divco_tf.data.sources.base import Source as Source
+from divco_tf.data.sources.cache import cached as cached
+from divco_tf.data.sources.folder import ImageFolder as ImageFolder
+from divco_tf.data.sources.opening import check_on_error as check_on_error
+from divco_tf.data.sources.opening import open_source as open_source
+from divco_tf.data.sources.opening import open_splits as open_splits
+from divco_tf.data.sources.prepared import RecordSource as RecordSource

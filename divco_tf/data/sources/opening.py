@@ -1,6 +1,5 @@
 """Opens a split of a dataset by its name, or all that a run reads."""
 
-import dataclasses
 import os
 import pathlib
 import re
@@ -33,6 +32,7 @@ def open_source(
     memory_budget: int | None = None,
     index_dir: str | None = None,
     report: Report = silent,
+    listings: dict[pathlib.Path, Any] | None = None,
 ) -> Source:
     """Opens a split of a dataset.
 
@@ -50,22 +50,34 @@ def open_source(
         when it is needed. By default a quarter of what is free. Nothing but time depends on it.
       index_dir: a folder of the user's that keeps where the records of TFRecord files begin, for the next run.
       report: receives a line on what was decided.
+      listings: of folders: splits that are opened with the same ones list none twice.
 
     Raises:
       InputError: no such dataset, split or data; the data is not as it should be.
     """
-    facts, request = _requested(
-        dataset,
-        split,
-        data_dir=data_dir,
+    facts = get_dataset(dataset)
+    _check_split(split, held_out)
+    size = facts.image_size if image_size is None else image_size
+    if size < 1:
+        raise InputError(f"An image size in pixels. Received: {size}; {facts.image_size} would work.")
+    check_on_error(on_error)
+    reads = data_dir is not None and facts.reader != "digits"
+    request = Request(
+        split=split,
         held_out=held_out,
-        image_size=image_size,
+        data_dir=files.local_path(data_dir, "data_dir") if reads else None,
+        image_size=size,
         on_error=on_error,
-        memory_budget=memory_budget,
+        memory_budget=memory_budget_of(memory_budget),
         index_dir=index_dir,
         report=report,
+        listings={} if listings is None else listings,
     )
-    return _open(facts, request)
+    if facts.reader == "digits":
+        return _open_digits(facts, request)
+    if facts.reader == "tfds" or has_prepared(facts, request.data_dir):
+        return open_prepared(facts, request)
+    return open_folder(facts, request)
 
 
 def open_splits(
@@ -94,14 +106,13 @@ def open_splits(
     listings: dict[pathlib.Path, Any] = {}
     for split in ("train", *["held_out"] * bool(held_out), "test"):
         raises = "raise" if split != "train" else on_error
-        facts, request = _requested(dataset, split, held_out=held_out, on_error=raises, **how)
-        source = _open(facts, dataclasses.replace(request, listings=listings))
-        check_class_names(source.class_names)
+        source = open_source(dataset, split, held_out=held_out, on_error=raises, listings=listings, **how)
+        _check_class_names(source.class_names)
         for name, path in (writes or {}).items():
             if source.holds(files.local_path(path, name)):
                 raise InputError(
                     f"{name} lies among the images, and would become a class of them. Received: {path}; a folder "
-                    f"outside of {request.data_dir} would work."
+                    f"outside of {files.local_path(how['data_dir'], 'data_dir')} would work."
                 )
         if not len(source):
             raise InputError(
@@ -113,7 +124,7 @@ def open_splits(
             source.labels_of(np.zeros([1], np.int64))
 
 
-def check_class_names(names: Sequence[str]) -> None:
+def _check_class_names(names: Sequence[str]) -> None:
     """Refuses class names that an export, which has them a line each in UTF-8, cannot hold.
 
     Raises:
@@ -125,46 +136,6 @@ def check_class_names(names: Sequence[str]) -> None:
                 f"A class has a name that is no line of UTF-8, so it could not be exported. Received: '{shown(name)}'; "
                 "rename its folder."
             )
-
-
-def _requested(
-    dataset: str,
-    split: str,
-    *,
-    data_dir: str | os.PathLike[str] | None = None,
-    held_out: float = 0.0,
-    image_size: int | None = None,
-    on_error: str = "raise",
-    memory_budget: int | None = None,
-    index_dir: str | None = None,
-    report: Report = silent,
-) -> tuple[Dataset, Request]:
-    """The dataset's facts, and the arguments of `open_source` checked."""
-    facts = get_dataset(dataset)
-    _check_split(split, held_out)
-    size = facts.image_size if image_size is None else image_size
-    if size < 1:
-        raise InputError(f"An image size in pixels. Received: {size}; {facts.image_size} would work.")
-    check_on_error(on_error)
-    reads = data_dir is not None and facts.reader != "digits"
-    return facts, Request(
-        split=split,
-        held_out=held_out,
-        data_dir=files.local_path(data_dir, "data_dir") if reads else None,
-        image_size=size,
-        on_error=on_error,
-        memory_budget=memory_budget_of(memory_budget),
-        index_dir=index_dir,
-        report=report,
-    )
-
-
-def _open(facts: Dataset, request: Request) -> Source:
-    if facts.reader == "digits":
-        return _open_digits(facts, request)
-    if facts.reader == "tfds" or has_prepared(facts, request.data_dir):
-        return open_prepared(facts, request)
-    return open_folder(facts, request)
 
 
 def check_on_error(on_error: str) -> None:

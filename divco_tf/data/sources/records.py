@@ -13,9 +13,9 @@ from typing import Any
 import numpy as np
 
 from divco_tf import files
+from divco_tf.data.sources.checksums import masked_crc32c
 from divco_tf.data.sources.derived_files import kept
 from divco_tf.data.sources.request import IO_THREADS, Report, silent
-from divco_tf.data.views.kernels.checksums import masked_crc32c
 from divco_tf.errors import InputError
 
 # A TFRecord is its length (uint64), a checksum of the length (uint32), the data, and a checksum of the data.

@@ -28,7 +28,7 @@ class Request:
     memory_budget: int  # bytes
     index_dir: str | None
     report: Report
-    listings: dict[pathlib.Path, Any] = dataclasses.field(default_factory=dict)  # of folders, for several splits
+    listings: dict[pathlib.Path, Any]  # of folders, filled
 
 
 def silent(line: str) -> None:

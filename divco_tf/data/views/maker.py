@@ -4,13 +4,14 @@ import numpy as np
 
 from divco_tf.data.checks import check_images
 from divco_tf.data.decoding import Box, check_box
-from divco_tf.data.views.augmentations import RESAMPLINGS, ROUNDINGS, Augmentation, Range, Step, get_augmentation
+from divco_tf.data.views.augmentations import get_augmentation
 from divco_tf.data.views.kernels import augment
 from divco_tf.data.views.kernels.basic import crop_flip, erase, mirrored, normalise
 from divco_tf.data.views.kernels.resize import BICUBIC, draw_box, resize
 from divco_tf.data.views.kernels.view import fill_plain_views, fill_views
 from divco_tf.data.views.operations import BUILT_IN, OWN
 from divco_tf.data.views.policies import ViewPolicy
+from divco_tf.data.views.schema import RESAMPLINGS, ROUNDINGS, Augmentation, Range, Step
 from divco_tf.errors import InputError
 
 

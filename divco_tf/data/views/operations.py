@@ -1,6 +1,6 @@
-"""Names of the operations that augmentation tables are made of, and the user's own."""
+"""The operations that augmentations are made of: names and limits of the built-in ones, and the user's own."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 
 import numpy as np
 
@@ -45,46 +45,24 @@ Operation = Callable[[np.ndarray, int], np.ndarray]
 OWN: Registry[Operation] = Registry("operation", entry_points="divco_tf.operations")
 
 
-def register_operation(name: str) -> Callable[[Operation], Operation]:
-    """Registers a function of one image and a random key as an operation of views.
+def check_name(name: str, noun: str, *, separators: str, others: Mapping[str, Callable[[str], bool]]) -> None:
+    """Refuses a name that stands for something else where policies are named.
 
-    The function takes the image, uint8 [H, W, 3] RGB, and the view's key, an int of 63 bits to seed its random numbers
-    with, and returns an image of the same shape and dtype; it may write into the one that it gets, and be a numba
-    function. It is called from several threads at once, and what it returns may depend on nothing but its arguments.
-
-    A view policy names it: `get_policy("cifar10+name")`, or `ViewPolicy(augment=("name",))`; a table too.
-
-    Raises:
-      InputError: that is no function, or the name is taken, by an operation, an augmentation or a policy, or holds what
-        separates names.
-    """
-    check_name(name, "an operation", separators="+-, ")
-
-    def register(function: Operation) -> Operation:
-        if not callable(function):
-            raise InputError(f"An operation is a function. Received: {function!r} as {name}; a function would work.")
-        OWN.add(name, function)
-        return function
-
-    return register
-
-
-def check_name(name: str, noun: str, *, separators: str) -> None:
-    """Refuses a name for `noun` ("an operation") that stands for something else where policies are named.
+    Args:
+      name: what is asked for.
+      noun: for what, "an operation".
+      separators: that it may not hold.
+      others: whether something is called so, by what that would be: "an augmentation".
 
     Raises:
       InputError: the name is empty, holds a separator, or is that of a built-in operation or of another kind of thing.
     """
-    from divco_tf.data.views.augmentations import AUGMENTATIONS  # both import this module
-    from divco_tf.data.views.policies import POLICIES
-
     if not isinstance(name, str) or not name or name in BUILT_IN or set(name) & set(separators):
         raise InputError(
             f"No name for {noun}. Received: {name!r}; a name of its own, without any of {separators!r}, would work."
         )
-    kinds = {"an operation": OWN.has, "an augmentation": AUGMENTATIONS.has, "a view policy": POLICIES.__contains__}
-    for kind, taken in kinds.items():
-        if kind != noun and taken(name):
+    for other, taken in others.items():
+        if taken(name):
             raise InputError(
-                f"{kind.capitalize()} has that name. Received: {name}; another name for {noun} would work."
+                f"{other.capitalize()} has that name. Received: {name}; another name for {noun} would work."
             )

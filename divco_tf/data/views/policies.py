@@ -1,12 +1,21 @@
-"""What is done to a training image to make a view of it: tables."""
+"""View policies: what is done to a training image to make a view of it."""
 
 import dataclasses
+import math
 
 from divco_tf import fields
-from divco_tf.data.views.augmentations import get_augmentation
-from divco_tf.data.views.operations import check_name
+from divco_tf.data.views.augmentations import AUGMENTATIONS, get_augmentation
+from divco_tf.data.views.operations import OWN, check_name
 from divco_tf.errors import InputError
 from divco_tf.registry import did_you_mean
+
+
+def _check_ranges(area: tuple[float, float], aspect: tuple[float, float], *, of: str) -> None:
+    for name, (low, high), most in (("area", area, 1.0), ("aspect", aspect, math.inf)):
+        if not 0 < low <= high <= most:
+            raise InputError(
+                f"The {name} of {of} is a range. Received: {(low, high)}; 0 < from <= to <= {most:g} would work."
+            )
 
 
 @dataclasses.dataclass(frozen=True)
@@ -24,11 +33,7 @@ class Erasing:
         fields.check(self)
         if not 0 <= self.probability <= 1:
             raise InputError(f"A probability of erasing. Received: {self.probability}; it lies from 0 to 1.")
-        for name, (low, high), most in (("area", self.area, 1.0), ("aspect", self.aspect, float("inf"))):
-            if not 0 < low <= high <= most:
-                raise InputError(
-                    f"The {name} of erasing is a range. Received: {(low, high)}; 0 < from <= to <= {most:g} would work."
-                )
+        _check_ranges(self.area, self.aspect, of="erasing")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -44,11 +49,7 @@ class ResizedCrop:
 
     def __post_init__(self) -> None:
         fields.check(self)
-        for name, (low, high), most in (("area", self.area, 1.0), ("aspect", self.aspect, float("inf"))):
-            if not 0 < low <= high <= most:
-                raise InputError(
-                    f"The {name} of crops is a range. Received: {(low, high)}; 0 < from <= to <= {most:g} would work."
-                )
+        _check_ranges(self.area, self.aspect, of="crops")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -131,6 +132,7 @@ def get_policy(name: str) -> ViewPolicy:
     if base not in POLICIES:
         raise InputError(f"Unknown view policy. Received: {name}.{did_you_mean(base, POLICIES)}")
     if base not in _OURS:  # added to the table by the user
-        check_name(base, "a view policy", separators="+, ")
+        others = {"an operation": OWN.has, "an augmentation": AUGMENTATIONS.has}
+        check_name(base, "a view policy", separators="+, ", others=others)
     policy = POLICIES[base]
     return dataclasses.replace(policy, augment=(*policy.augment, *added)) if added else policy

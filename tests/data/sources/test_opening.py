@@ -1,51 +1,16 @@
 """Digits, prepared data and image folders as sources."""
 
-import hashlib
 import shutil
-import zlib
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
-from hypothesis import strategies as st
 from PIL import Image
 
 from divco_tf.data.datasets import get_dataset
 from divco_tf.data.preprocessing import Preprocessing
-from divco_tf.data.sources import ArraySource, BadImage, ImageFolder, in_split, open_source, shares
+from divco_tf.data.sources import BadImage, ImageFolder, open_source
 from divco_tf.errors import InputError
 from tests.data.images import image_folder, photograph
-
-keys = st.lists(st.text(min_size=1, max_size=8), unique=True, max_size=60)
-
-
-@settings(deadline=None)
-@given(keys=keys, held_out=st.floats(0, 0.99), test_share=st.floats(0, 0.99))
-def test_splits_are_disjoint_and_together_everything(keys, held_out, test_share):
-    parts = [in_split(keys, split, held_out=held_out, test_share=test_share) for split in ("train", "held_out", "test")]
-    assert (np.sum(parts, axis=0) == 1).all()
-
-
-@given(keys=keys, seed=st.integers(0, 99))
-def test_a_share_depends_on_the_key_alone(keys, seed):
-    order = np.random.default_rng(seed).permutation(len(keys))
-    shuffled = shares([keys[i] for i in order], purpose="held_out")
-    np.testing.assert_array_equal(shuffled, shares(keys, purpose="held_out")[order])
-    assert (shuffled >= 0).all() and (shuffled < 1).all()
-
-
-def test_shares_are_the_same_on_every_machine():
-    digest = hashlib.blake2b(b"test/cat/1.png", digest_size=8).digest()
-    assert shares(["cat/1.png"], purpose="test")[0] == (int.from_bytes(digest, "little") >> 11) / 2**53
-    # A name that macOS hands out decomposed.
-    assert shares(["caf\u00e9"], purpose="test") == shares(["cafe\u0301"], purpose="test")
-    assert 0 <= shares(["\udcff.png"], purpose="test")[0] < 1
-
-
-def test_shares_are_uniform_and_independent_between_purposes():
-    numbers = [str(index) for index in range(4000)]
-    held, tested = shares(numbers, purpose="held_out"), shares(numbers, purpose="test")
-    assert abs(held.mean() - 0.5) < 0.02 and abs(np.corrcoef(held, tested)[0, 1]) < 0.07
 
 
 def test_digits_are_scikit_learns_in_grey_rgb():
@@ -200,29 +165,6 @@ def test_imagenets_layout_is_read(imagenet):
             assert region.flags.c_contiguous and region.flags.writeable
 
 
-@settings(deadline=None, max_examples=30)
-@given(data=st.data())
-def test_a_region_of_an_image_in_memory_is_a_copy_of_that_part(data):
-    source = ArraySource(np.arange(192, dtype=np.uint8).reshape(1, 8, 8, 3), [0], ("a", "b"))
-    top, left = data.draw(st.integers(0, 7)), data.draw(st.integers(0, 7))
-    box = (top, left, data.draw(st.integers(1, 8 - top)), data.draw(st.integers(1, 8 - left)))
-    region = source.read_region(0, lambda height, width: box)
-    np.testing.assert_array_equal(region, source.images[0, top : top + box[2], left : left + box[3]])
-    region[:] = 0
-    assert source.images.any() and source.read_stored(0).any()
-    for wrong in ((0, 0, 9, 1), (-1, 0, 1, 1), (0, 0, 0, 1), (0, 8, 1, 1)):
-        with pytest.raises(InputError, match="A part .* of an image. Received: "):
-            source.read_region(0, lambda height, width, wrong=wrong: wrong)
-
-
-def test_sources_in_memory_have_names_labels_and_a_fingerprint():
-    source = open_source("digits", "test")
-    assert source.name_of(12) == "digits test[12]" and source.encoded(0) is None
-    np.testing.assert_array_equal(source.labels_of(np.array([3, 1])), source.labels[[3, 1]])
-    assert source.fingerprint() == {"images": len(source), "labels_crc32": zlib.crc32(source.labels.tobytes())}
-    assert source.fingerprint() != open_source("digits", "train").fingerprint()
-
-
 def test_a_wrong_box_is_no_bad_image(tmp_path):
     source = open_source("image_folder", "train", data_dir=str(image_folder(tmp_path)), image_size=8)
     with pytest.raises(InputError, match="A part .* of an image") as caught:
@@ -356,18 +298,3 @@ def test_an_image_that_vanished_is_named(tmp_path):
     source = ImageFolder(tmp_path, ["gone.jpg"], [0], ["a", "b"], Preprocessing(8, (0.0,) * 3, (1.0,) * 3))
     with pytest.raises(InputError, match=r"No such file.*Received: .*gone\.jpg;"):
         source.read(0)
-
-
-@pytest.mark.parametrize(
-    ("images", "labels"),
-    [
-        (np.zeros((2, 4, 4, 3)), [0, 1]),
-        (np.zeros((2, 4, 5, 3), np.uint8), [0, 1]),
-        (np.zeros((2, 4, 4, 3), np.uint8), [0]),
-        (np.zeros((2, 4, 4, 3), np.uint8), [0, 2]),
-    ],
-    ids=["float", "not square", "a label missing", "label out of range"],
-)
-def test_arrays_that_do_not_fit_are_refused(images, labels):
-    with pytest.raises(InputError, match="Received"):
-        ArraySource(images, np.array(labels), ("a", "b"))

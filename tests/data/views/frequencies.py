@@ -10,10 +10,11 @@ import itertools
 import numpy as np
 from scipy import stats
 
-from divco_tf.data.views.augmentations import Augmentation, Range, Space, Step, get_augmentation
+from divco_tf.data.views.augmentations import get_augmentation
 from divco_tf.data.views.kernels import augment
 from divco_tf.data.views.kernels.random_numbers import uniform, view_keys
 from divco_tf.data.views.operations import BUILT_IN
+from divco_tf.data.views.schema import Augmentation, Range, Space, Step
 from tests.data.views.kernels.operated import table_of
 
 POLICIES = (

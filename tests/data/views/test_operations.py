@@ -7,26 +7,19 @@ import numpy as np
 import pytest
 from PIL import Image, ImageFilter
 
-from divco_tf.data.views.augmentations import AUGMENTATIONS, Augmentation, Range, Space, Step, register_augmentation
 from divco_tf.data.views.augmentations import get_augmentation as table
 from divco_tf.data.views.kernels import augment
 from divco_tf.data.views.kernels.random_numbers import view_keys
 from divco_tf.data.views.maker import ViewMaker
-from divco_tf.data.views.operations import OWN, register_operation
 from divco_tf.data.views.policies import Erasing, ViewPolicy, get_policy
+from divco_tf.data.views.registration import register_augmentation, register_operation
+from divco_tf.data.views.schema import Augmentation, Range, Space, Step
 from divco_tf.errors import InputError
 from tests.data.views.kernels.operated import by_kernel
 
 IMAGES = np.random.default_rng(0).integers(0, 256, (12, 16, 16, 3), np.uint8)
 KEYS = view_keys(seed=1, step=5, batch_size=12, split_factor=4)
 BARE = ViewPolicy(pad=0, flip=False)
-
-
-@pytest.fixture(autouse=True)
-def forgotten(monkeypatch):
-    """What a test registers is gone after it."""
-    for registry in (OWN, AUGMENTATIONS):
-        monkeypatch.setattr(registry, "_entries", dict(registry._entries))
 
 
 def views_of(*augment: str, policy: ViewPolicy = BARE, images: np.ndarray = IMAGES, keys: np.ndarray = KEYS):
@@ -189,27 +182,6 @@ def test_an_operation_that_does_not_do_as_told_is_refused_in_one_line(operation,
     assert "\n" not in str(error.value)
 
 
-@pytest.mark.parametrize(
-    ("name", "told"),
-    [
-        ("auto_augment_cifar10", "An augmentation has that name"),
-        ("trivial_augment", "An augmentation has that name"),
-        ("cifar10", "A view policy has that name"),
-        (3, "No name for an operation"),
-    ],
-)
-def test_what_has_a_name_already_keeps_it(name, told):
-    before = views_of("auto_augment_cifar10")
-    with pytest.raises(InputError, match=f"{told}. Received: {name}; .* would work"):
-        register_operation(name)(lambda image, key: np.zeros_like(image))
-    np.testing.assert_array_equal(views_of("auto_augment_cifar10"), before)
-
-
-def test_what_is_no_function_is_refused():
-    with pytest.raises(InputError, match="Received: 3 as three"):
-        register_operation("three")(3)
-
-
 def test_what_an_operation_keeps_is_not_written_into_by_the_next():
     kept = np.full((16, 16, 3), 9, np.uint8)
     register_operation("kept")(lambda image, key: kept)
@@ -220,17 +192,3 @@ def test_what_an_operation_keeps_is_not_written_into_by_the_next():
         return image
 
     assert (views_of("kept", "written") == 200).all() and (kept == 9).all()
-
-
-@pytest.mark.parametrize("name", ["rotate", "my-own", "a+b", "a, b", ""])
-def test_names_that_would_be_something_else_are_refused(name):
-    with pytest.raises(InputError, match=f"Received: '{name}'".replace("+", r"\+")):
-        register_operation(name)
-
-
-def test_a_name_is_given_once_and_a_misspelt_one_is_helped():
-    register_operation("blurred")(lambda image, key: image)
-    with pytest.raises(InputError, match="blurred is registered already"):
-        register_operation("blurred")(lambda image, key: image)
-    with pytest.raises(InputError, match="Received: blured"):
-        views_of("blured")

@@ -5,7 +5,7 @@ import json
 
 import pytest
 
-from divco_tf.data.pipeline import ORDER
+from divco_tf.data.order import ORDER
 from divco_tf.models.backbones.registry import BACKBONES
 from divco_tf.runs.experiment import Experiment
 from divco_tf.runs.model_dir import ModelDir, claim_model_dir, load, open_model_dir

@@ -33,7 +33,8 @@ def kernel(function: Callable, *, inline: str = "never") -> Callable:
         return compiler()(function)
     # Kernels call kernels of other files, whose changes numba (0.68) does not notice: it stamps a function's cache with
     # its own file's time and size only. Files of a reproducible build are equal in both, so the stamp is their content.
-    compat.stamp_cache(compiled, stamp(importlib.resources.files(__package__)))
+    folders = {__package__, function.__module__.rpartition(".")[0]}
+    compat.stamp_cache(compiled, [stamp(importlib.resources.files(folder)) for folder in sorted(folders)])
     return compiled
 
 

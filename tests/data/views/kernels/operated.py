@@ -6,11 +6,11 @@ import numpy as np
 from hypothesis import strategies as st
 from PIL import Image
 
-from divco_tf.data.views.augmentations import RESAMPLINGS, Augmentation, Range
 from divco_tf.data.views.kernels import augment
 from divco_tf.data.views.maker import ViewMaker
 from divco_tf.data.views.operations import BUILT_IN
 from divco_tf.data.views.policies import ViewPolicy
+from divco_tf.data.views.schema import RESAMPLINGS, Augmentation, Range
 from divco_tf.tools.benchmarks.pillow_views import apply
 
 OPERATION = {  # by the name in augmentation.json, in lower case

@@ -6,11 +6,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
-from divco_tf.data.views.augmentations import AUTO_AUGMENT, RAND_AUGMENT, Augmentation, Range, Space, Step
 from divco_tf.data.views.kernels import augment, basic, view
 from divco_tf.data.views.kernels.random_numbers import view_keys
 from divco_tf.data.views.maker import ViewMaker
 from divco_tf.data.views.policies import Erasing, ViewPolicy
+from divco_tf.data.views.schema import Augmentation, Range, Space, Step
+from divco_tf.data.views.tables import AUTO_AUGMENT, RAND_AUGMENT
 from tests.data.views.kernels.operated import OPERATION, by_kernel, plain_argument, table_of
 from tests.reference import load_json, load_npz
 

@@ -5,7 +5,7 @@ import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from divco_tf.data.views.augmentations import RESAMPLINGS
+from divco_tf.data.views.schema import RESAMPLINGS
 from tests.data.views.kernels.operated import by_kernel, by_pillow, differences, images
 
 ARGUMENTS = {

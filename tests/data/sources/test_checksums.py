@@ -8,7 +8,7 @@ import tensorflow as tf
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from divco_tf.data.views.kernels.checksums import masked_crc32c
+from divco_tf.data.sources.checksums import masked_crc32c
 
 
 def unmasked(checksum: int) -> int:
