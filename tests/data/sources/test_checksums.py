@@ -1,5 +1,6 @@
 """The checksum of TFRecord files."""
 
+import importlib.resources
 import struct
 
 import numpy as np
@@ -8,7 +9,9 @@ import tensorflow as tf
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from divco_tf.data.sources import checksums
 from divco_tf.data.sources.checksums import masked_crc32c
+from divco_tf.data.views.kernels.random_numbers import stamp
 
 
 def unmasked(checksum: int) -> int:
@@ -42,3 +45,11 @@ def test_tensorflow_stores_the_same_checksums(tmp_path_factory, data):
     lengths, content = (np.frombuffer(stored, np.uint8)[part] for part in (slice(8), slice(12, 12 + len(data))))
     assert masked_crc32c(lengths) == struct.unpack("<I", stored[8:12])[0]
     assert masked_crc32c(content) == struct.unpack("<I", stored[-4:])[0]
+
+
+def test_the_kernel_is_compiled_anew_when_a_file_beside_it_or_beside_the_other_kernels_changes():
+    folders = (
+        importlib.resources.files(package) for package in ("divco_tf.data.sources", "divco_tf.data.views.kernels")
+    )
+    stamps = checksums._crc32c._cache._cache_file._source_stamp
+    assert stamps == [stamp(folder) for folder in folders] and stamps[0] != stamps[1]
