@@ -227,8 +227,5 @@ def _help(description: str) -> str:
 
 
 def _fail(program: str, message: str, *, status: int = USAGE_ERROR) -> NoReturn:
-    try:
-        print(f"{program}: error: {' '.join(message.split())}", file=sys.stderr, flush=True)
-    except OSError:  # a full disk too; the status tells
-        _streams.silence(2)
+    _streams.warn(f"{program}: error: {' '.join(message.split())}")  # where that fails, the status tells
     sys.exit(status)

@@ -18,7 +18,7 @@ import gin
 
 from divco_tf.errors import InputError
 from divco_tf.registry import did_you_mean
-from divco_tf.tools import _includes
+from divco_tf.tools import _includes, _old_names
 from divco_tf.tools._includes import configs_dir
 
 if TYPE_CHECKING:
@@ -86,6 +86,7 @@ def parse_config(config: str, bindings: Sequence[str] = ()) -> None:
       InputError: no such config, or gin's complaint (unknown parameter, module or name; syntax; missing macro).
     """
     path = find_config(config)
+    _old_names.answer()
     gin.clear_config()
     logging.disable(logging.ERROR)  # gin logs an error for each folder that an include is not in
     try:
@@ -252,13 +253,12 @@ def _macros() -> list[str]:
 
 
 def _parameters(selector: str) -> list[str]:
-    try:
-        configurable = gin.get_configurable(selector)
-    except ValueError:  # gin finds nothing, or several, by the end of the name that the config uses
-        return []
-    if inspect.isclass(configurable):
-        return list(inspect.signature(configurable.__init__).parameters)[1:]
-    return list(inspect.signature(configurable).parameters)
+    for name in (selector, selector.rpartition(".")[2]):  # gin knows an old name by its end only
+        with contextlib.suppress(KeyError, ValueError):  # gin finds nothing, or several
+            configurable = gin.get_configurable(name)
+            called = configurable.__init__ if inspect.isclass(configurable) else configurable
+            return [parameter for parameter in inspect.signature(called).parameters if parameter != "self"]
+    return []
 
 
 def _public_names(module: str) -> list[str]:

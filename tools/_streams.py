@@ -80,6 +80,14 @@ def tell(line: str) -> None:
         sys.stdout.error = None
 
 
+def warn(line: str) -> None:
+    """Prints a line on stderr, or nowhere: a full disk is no fault of a run."""
+    try:
+        print(line, file=sys.stderr, flush=True)
+    except OSError:
+        silence(2)
+
+
 @contextlib.contextmanager
 def stderr_held() -> Iterator[None]:
     """Holds back what is written to file descriptor 2, and shows it if the block raises.
