@@ -64,11 +64,35 @@ def test_the_wheel_announces_the_console_scripts(wheel):
     assert dict(entry_points["console_scripts"]) == PYPROJECT["project"]["scripts"]
 
 
-def test_the_configs_of_an_unpacked_wheel_are_found_beside_the_package(wheel, tmp_path):
-    wheel.extractall(tmp_path / "site")
-    code = "from divco_tf.tools import _configs; print(_configs.configs_dir())"
-    # PYTHONPATH comes before the checkout's editable install.
-    environment = os.environ | {"PYTHONPATH": str(tmp_path / "site")}
-    command = [sys.executable, "-c", code]
-    process = subprocess.run(command, capture_output=True, text=True, cwd=tmp_path, env=environment)
-    assert process.stdout.strip() == str(tmp_path / "site" / "divco_tf" / "configs"), process.stderr
+@pytest.fixture(scope="module")
+def unpacked(wheel, tmp_path_factory) -> pathlib.Path:
+    site = tmp_path_factory.mktemp("site")
+    wheel.extractall(site)
+    return site
+
+
+def python(site: pathlib.Path, code: str) -> subprocess.CompletedProcess:
+    """Runs code with the unpacked wheel, as PYTHONPATH comes before the checkout's editable install."""
+    command, environment = [sys.executable, "-c", code], os.environ | {"PYTHONPATH": str(site)}
+    return subprocess.run(command, capture_output=True, text=True, cwd=site, env=environment)
+
+
+def test_the_configs_of_an_unpacked_wheel_are_found_beside_the_package(unpacked):
+    process = python(unpacked, "from divco_tf.tools import _configs; print(_configs.configs_dir())")
+    assert process.stdout.strip() == str(unpacked / "divco_tf" / "configs"), process.stderr
+
+
+def benchmark(*arguments: str) -> str:
+    """Code that runs the console script."""
+    argv = ["divco-benchmark", *arguments]
+    return f"import sys; sys.argv = {argv}; from divco_tf.tools import benchmark; benchmark.run()"
+
+
+def test_benchmarks_of_a_wheel_run_or_say_that_they_need_a_checkout(unpacked):
+    small = ("--split_factor=2", "--batch_size=2", "--image_size=8", "--rounds=1", "--steps=1")
+    ran = python(unpacked, benchmark("step", "--backbone=wide_resnet10_2", *small))
+    assert ran.returncode == 0 and '"torch": null' in ran.stdout, ran.stderr
+    refused = python(unpacked, benchmark("views"))
+    assert (refused.returncode, refused.stdout) == (2, "")
+    (line,) = refused.stderr.splitlines()
+    assert line.startswith("divco-benchmark: error: `views` needs a checkout. Received: an installed divco_tf;")

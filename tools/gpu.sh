@@ -7,4 +7,4 @@ cd "$(dirname "${BASH_SOURCE[0]}")/.."
 source tools/_setup.sh
 
 if [[ " $* " == *" --small "* ]]; then setup_venv; else setup_venv gpu; fi
-exec .venv/bin/python tools/benchmarks/gpu.py "$@"
+exec .venv/bin/python tools/laboratory/gpu.py "$@"

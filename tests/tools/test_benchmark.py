@@ -1,11 +1,15 @@
 """The benchmarks measure what they say, on networks small enough for a test."""
 
 import functools
+import inspect
 import json
+import re
+import sys
 
 import keras
 import numpy as np
 import pytest
+from absl import flags
 
 from divco_tf.models.backbones.resnet import ResNeXtSpec
 from divco_tf.models.branch_stack import build
@@ -13,6 +17,7 @@ from divco_tf.models.division import branch_spec
 from divco_tf.models.template import build_network
 from divco_tf.tools.benchmarks import checkpoint, compile_time, memory, step
 from tests.runs import runs
+from tests.tools.in_process import fresh_program
 from tests.tools.told_times import told_times  # noqa: F401 the fixture
 
 SIZES = {"num_classes": 3, "input_shape": (8, 8, 3)}
@@ -23,9 +28,9 @@ TINY = {"batch_size": 4, "image_size": 8, "num_classes": 3, "report": lambda lin
 
 def test_a_step_is_told_beside_separate_models(told_times, monkeypatch):  # noqa: F811
     monkeypatch.setattr(step, "torch_version", lambda: None)
-    result = step.run("tiny", division={"split_factor": 2}, rounds=2, steps=3, **TINY)
-    kept = json.loads(json.dumps({key: result[key] for key in ("command", "machine", "settings", "systems")}))
-    assert kept["machine"]["cores"] >= 1 and kept["settings"]["split_factor"] == 2
+    result = step.run(backbone="tiny", split_factor=2, rounds=2, steps=3, **TINY)
+    kept = json.loads(json.dumps({key: result[key] for key in ("settings", "systems")}))
+    assert kept["settings"]["split_factor"] == 2
     names = [
         *("branch stack", "branch stack, TensorFlow's threads"),
         *("separate Keras models", "separate Keras models, the stack's threads", "S=1 network"),
@@ -50,7 +55,7 @@ def test_compile_tells_both_ways_to_the_first_step(told_times):  # noqa: F811
 
 
 def test_memory_tells_peak_and_time_of_every_way(told_times):  # noqa: F811
-    result = memory.run("tiny", split_factors=(1, 2), rounds=2, steps=2, **TINY)
+    result = memory.run(backbone="tiny", split_factors=(1, 2), rounds=2, steps=2, **TINY)
     one, two = result["systems"]["S=1"], result["systems"]["S=2"]
     assert list(one) == ["plain", "4 micro-batches", "remat", "remat, 4 micro-batches"]  # one branch has no turn
     assert list(two) == [*one, "branches in turn", "remat, branches in turn"]
@@ -64,7 +69,7 @@ def test_memory_tells_peak_and_time_of_every_way(told_times):  # noqa: F811
 
 
 def test_checkpoint_tells_what_a_save_costs():
-    result = checkpoint.run("tiny", split_factor=2, rounds=2, **TINY)
+    result = checkpoint.run(backbone="tiny", split_factor=2, rounds=2, **TINY)
     found = result["systems"]["checkpoint"]
     assert len(found["saves"]) == 2
     assert all(save["call"] <= save["written"] for save in found["saves"])
@@ -129,7 +134,7 @@ def test_separate_models_are_trained_by_the_same_loss_as_the_stack():
 )
 def test_the_pytorch_twin_computes_what_the_keras_network_does(spec):
     torch = pytest.importorskip("torch", reason="PyTorch is for comparison only, and not installed")
-    from divco_tf.tools.benchmarks.torch_twin import TorchTwin
+    from divco_tf.tools.laboratory.torch_twin import TorchTwin
 
     network = build_network(spec, **SIZES)
     rng = np.random.default_rng(1)
@@ -191,16 +196,58 @@ def test_every_way_of_a_grouped_convolution_has_the_same_gradients():
 @pytest.mark.parametrize(
     ("arguments", "says"),
     [
-        (["step", "--rounds=0"], "--rounds: 0 is not a positive integer. Received: 0."),
-        (["step", "--num_classes=1"], "--num_classes: "),
+        (["step", "--rounds=0"], "flag --rounds=0: 0 is not a positive integer. Received: step --rounds=0;"),
+        (["step", "--num_classes=1"], "flag --num_classes=1: "),
         (["step", "--backbone=wide_resent16_8"], "Did you mean wide_resnet16_8"),
         (["memory", "--split_factors=1,x"], "--split_factors is no list of whole numbers. Received: x"),
         (["step", "--out=."], "--out is a file. Received: ., a folder; result.json works."),
         (["step", "--out=file/x.json"], "The folder of --out cannot be written"),
         (["stpe"], "Did you mean step?"),
+        (["grouped", "--steps=3"], "`grouped` has no --steps. Received: --steps; it takes --rounds, --out."),
+        (["agreement", "--noxla"], "`agreement` has no --xla. Received: --xla; it takes --out."),
     ],
 )
 def test_bad_input_is_refused_before_anything_is_measured(divco, tmp_path, monkeypatch, arguments, says):
     monkeypatch.chdir(tmp_path)
     (tmp_path / "file").write_text("")
     assert says in divco.refusal("benchmark", *arguments)
+
+
+def test_a_command_gets_the_flags_that_were_given_and_tells_its_table_and_json(divco, tmp_path, monkeypatch):
+    got = {}
+
+    @functools.wraps(memory.run)
+    def run(*, report, **given):
+        got.update(given)
+        return {"head": ("", "s"), "rows": [("x", "1")], "settings": {"steps": 3}, "systems": {"x": [1]}}
+
+    monkeypatch.setattr(memory, "run", run)
+    arguments = ("memory", "--split_factors=2,4", "--xla", "--steps=3")
+    result = divco("benchmark", *arguments, f"--out={tmp_path / 'result.json'}")
+    assert (result.status, result.stdout) == (0, "   s\n-  -\nx  1\n")
+    assert got == {"split_factors": [2, 4], "xla": True, "steps": 3}
+    kept = json.loads((tmp_path / "result.json").read_text())
+    assert kept["command"].endswith(" ".join(arguments) + f" --out={tmp_path / 'result.json'}")
+    assert kept["machine"]["cores"] >= 1 and (kept["settings"], kept["systems"]) == ({"steps": 3}, {"x": [1]})
+
+
+def test_every_flag_is_a_parameter_of_a_command_and_has_its_default_there(divco):
+    with fresh_program("benchmark") as program:
+        taken = [inspect.signature(program.run_of(command)).parameters for command in program.COMMANDS]
+        for flag in program.PARAMETERS:
+            assert any(flag.name in parameters for parameters in taken)
+            assert flags.FLAGS[flag.name].default is None
+    for parameters in taken:
+        assert all(
+            parameter.default is not parameter.empty for name, parameter in parameters.items() if name != "report"
+        )
+
+
+def test_what_needs_the_laboratory_says_that_it_needs_a_checkout(divco, monkeypatch):
+    for module in [
+        name for name in sys.modules if re.match(r"divco_tf\.tools\.(laboratory|benchmarks\.(views|jpeg))", name)
+    ]:
+        monkeypatch.delitem(sys.modules, module)
+    monkeypatch.setitem(sys.modules, "divco_tf.tools.laboratory", None)
+    line = divco.refusal("benchmark", "views")
+    assert "`views` needs a checkout. Received: an installed divco_tf; in a checkout python tools/benchmark.py" in line

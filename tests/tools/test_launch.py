@@ -87,8 +87,3 @@ def test_what_cannot_be_launched_is_refused_in_one_line(divco, monkeypatch, argu
 def test_help_tells_how_and_the_commands_flags_are_its_own(divco):
     result = divco("launch", "--help", "2", "divco-train")
     assert result.status == 0 and "usage: divco-launch WORKERS COMMAND ..." in result.stdout
-
-
-def test_the_earlier_name_is_the_same_program():
-    process = launch("1", *COMMAND, "print('ran')", program=(str(ROOT / "tools" / "launch_local.sh"),))
-    assert "[worker 0] ran\n" in process.communicate()[0] and process.returncode == 0

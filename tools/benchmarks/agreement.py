@@ -143,8 +143,6 @@ def run(*, report: Callable[[str], None]) -> dict[str, Any]:
     Returns:
       As `step.run`.
     """
-    from divco_tf.tools.benchmarks.step import machine
-
     with tempfile.TemporaryDirectory() as folder:
         trained: dict[Case, BranchStack] = {}
         for case in dict.fromkeys(case for pair in PAIRS for case in reversed(pair)):
@@ -166,8 +164,6 @@ def run(*, report: Callable[[str], None]) -> dict[str, Any]:
         "rows": [
             (*name.split(" / "), *(f"{value:.1e}" for value in found.values())) for name, found in systems.items()
         ],
-        "command": " ".join(["divco-benchmark", *sys.argv[1:]]),
-        "machine": machine(),
         "settings": {
             "steps": STEPS,
             "split_factor": SPLIT_FACTOR,

@@ -2,7 +2,6 @@
 
 import pathlib
 import statistics
-import sys
 import tempfile
 import time
 from collections.abc import Callable
@@ -11,18 +10,19 @@ from typing import Any
 from divco_tf.models.branch_stack import build
 from divco_tf.runs.records.checkpoints import Checkpoints, CheckpointWriter
 from divco_tf.runs.records.variables import State
-from divco_tf.tools.benchmarks.step import Settings, cotraining_model, machine, stack_step
+from divco_tf.runtime.compute import share_cores
+from divco_tf.tools.benchmarks.step import Settings, cotraining_model, stack_step
 
 
 def run(
-    backbone: str,
     *,
-    split_factor: int,
-    batch_size: int,
-    image_size: int,
-    num_classes: int,
-    rounds: int,
     report: Callable[[str], None],
+    backbone: str = "wide_resnet40_1",
+    split_factor: int = 4,
+    batch_size: int = 16,
+    image_size: int = 32,
+    num_classes: int = 10,
+    rounds: int = 5,
 ) -> dict[str, Any]:
     """Times steps with nobody writing, and those during which a checkpoint is written, in turn.
 
@@ -41,6 +41,7 @@ def run(
     Returns:
       As `step.run`.
     """
+    share_cores(split_factor)
     settings = Settings(backbone, {"split_factor": split_factor}, batch_size, image_size, num_classes)
     model = cotraining_model(build(backbone, split_factor=split_factor, **settings.sizes))
     step = stack_step(model, *settings.batch())
@@ -66,8 +67,6 @@ def run(
                 f"{middle['cost'] / middle['step']:.2f}",
             )
         ],
-        "command": " ".join(["divco-benchmark", *sys.argv[1:]]),
-        "machine": machine(),
         "settings": {"backbone": backbone, "split_factor": split_factor, "batch_size": batch_size, "rounds": rounds},
         "systems": {"checkpoint": {"saves": saves, "megabytes": megabytes, "median": middle}},
     }

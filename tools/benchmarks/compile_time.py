@@ -1,17 +1,21 @@
 """`divco-benchmark compile`: how long deep networks take before their first training step has been taken."""
 
-import sys
 from collections.abc import Callable, Sequence
 from typing import Any
 
-from divco_tf.tools.benchmarks.step import SEPARATE, STACK, Settings, machine
+from divco_tf.models.division import branch_spec
+from divco_tf.tools.benchmarks.step import SEPARATE, STACK, Settings
 
 NETWORKS = {"pyramidnet272": (32, 100), "densenet190": (32, 100), "senet154": (64, 1000)}
 """The deepest ones, with pixels a side and classes. SENet-154 at 224 pixels is no other graph, only slower."""
 
 
 def run(
-    *, backbones: Sequence[str], split_factor: int, batch_size: int, report: Callable[[str], None]
+    *,
+    report: Callable[[str], None],
+    backbones: Sequence[str] = ("pyramidnet272", "densenet190", "senet154"),
+    split_factor: int = 4,
+    batch_size: int = 16,
 ) -> dict[str, Any]:
     """Build, trace and first step of the branch stack and of S separate stock Keras models, a process each.
 
@@ -24,6 +28,8 @@ def run(
     Returns:
       As `step.run`; systems by backbone, then by name.
     """
+    for backbone in backbones:
+        branch_spec(backbone, split_factor=split_factor)  # refuses before a process is started
     systems, rows = {}, []
     for backbone in backbones:
         image_size, num_classes = NETWORKS.get(backbone, (32, 100))
@@ -36,8 +42,6 @@ def run(
     return {
         "head": ("", "build s", "trace + first step s", "together s", "of separate", "peak memory MB"),
         "rows": rows,
-        "command": " ".join(["divco-benchmark", *sys.argv[1:]]),
-        "machine": machine(),
         "settings": {"backbones": list(backbones), "split_factor": split_factor, "batch_size": batch_size},
         "systems": systems,
     }

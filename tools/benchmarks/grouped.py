@@ -1,7 +1,6 @@
 """`divco-benchmark grouped`: a training step of grouped convolutions beside the other ways to compute them."""
 
 import statistics
-import sys
 import time
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any
@@ -15,7 +14,7 @@ from divco_tf.models import layers
 from divco_tf.models.division import branch_spec
 from divco_tf.models.layers import GroupedConv2D, grouped
 from divco_tf.models.template import build_network
-from divco_tf.tools.benchmarks.step import MOMENTUM, RATE, Step, machine, torch_version
+from divco_tf.tools.benchmarks.step import MOMENTUM, RATE, Step, torch_version
 
 OURS, SUPER, SPLIT, DENSE = "ours", "super-groups", "split + concat", "block-diagonal, dense"
 XLA, NATIVE_XLA, TORCH = "ours, XLA", "native op, XLA", "PyTorch, eager"
@@ -30,7 +29,7 @@ TURN = 0.3  # seconds, at least one step
 ONCE = (NATIVE_XLA,)  # 100 times slower than the others: no warm-up, one round
 
 
-def run(*, rounds: int, report: Callable[[str], None], shapes: Mapping[str, Any] = SHAPES) -> dict[str, Any]:
+def run(*, report: Callable[[str], None], rounds: int = 5, shapes: Mapping[str, Any] = SHAPES) -> dict[str, Any]:
     """Times a step, forward and backward, of the convolution alone and of networks; see the module `benchmark`.
 
     Args:
@@ -39,7 +38,7 @@ def run(*, rounds: int, report: Callable[[str], None], shapes: Mapping[str, Any]
       shapes: of single convolutions, images [B, H, W, C] and groups by name.
 
     Returns:
-      head and rows of the table, and what JSON holds: command, machine, settings, systems by case and name.
+      head and rows of the table, and what JSON holds: settings, systems by case and name.
     """
     cases = {}
     for name, (shape, groups) in shapes.items():
@@ -49,8 +48,6 @@ def run(*, rounds: int, report: Callable[[str], None], shapes: Mapping[str, Any]
     return {
         "head": ("", "", "trace + first step s", "a step ms", "of ours", "of PyTorch", "fastest ms"),
         "rows": [row for name, systems in cases.items() for row in _rows(name, systems)],
-        "command": " ".join(["divco-benchmark", *sys.argv[1:]]),
-        "machine": {**machine(), "torch": torch_version()},
         "settings": {"rounds": rounds, "images": NETWORKS},
         "systems": cases,
     }
@@ -205,7 +202,7 @@ def _network_step(network: keras.Model, images: np.ndarray, labels: np.ndarray) 
 def _torch_network_step(network: keras.Model, images: np.ndarray, labels: np.ndarray) -> Step:
     import torch
 
-    from divco_tf.tools.benchmarks.torch_twin import TorchTwin
+    from divco_tf.tools.laboratory.torch_twin import TorchTwin
 
     twin = TorchTwin(network).to(memory_format=torch.channels_last).train()
     optimizer = torch.optim.SGD(twin.parameters(), lr=RATE, momentum=MOMENTUM, nesterov=True)

@@ -2,7 +2,6 @@
 
 import itertools
 import statistics
-import sys
 import time
 from collections.abc import Callable, Iterator
 from typing import Any
@@ -15,7 +14,6 @@ from divco_tf.runs.assemble import make_model, make_pipeline
 from divco_tf.runs.experiment import Experiment
 from divco_tf.runs.progress import StepTimes
 from divco_tf.runtime.compute import share_cores
-from divco_tf.tools.benchmarks.step import machine
 from divco_tf.tools.benchmarks.views import made_up
 from divco_tf.training.optim.learning_rate import LearningRate
 from divco_tf.training.optim.optimizer import OptimizerConfig
@@ -25,7 +23,13 @@ VIEWS = (PLAIN, "cifar10_no_autoaugment", "cifar10")
 
 
 def run(
-    backbone: str, *, split_factor: int, data_dir: str | None, rounds: int, steps: int, report: Callable[[str], None]
+    *,
+    report: Callable[[str], None],
+    backbone: str = "wide_resnet40_1",
+    split_factor: int = 4,
+    data_dir: str | None = None,
+    rounds: int = 5,
+    steps: int = 10,
 ) -> dict[str, Any]:
     """Trains one network with each policy in turn; see the module `benchmark`.
 
@@ -38,7 +42,7 @@ def run(
       report: is told how it goes on.
 
     Returns:
-      head and rows of the table, and what JSON holds: command, machine, settings, systems by policy.
+      head and rows of the table, and what JSON holds: settings, systems by policy.
     """
     threads = share_cores(split_factor)
     source = open_source("cifar10", "train", data_dir=data_dir) if data_dir else made_up()
@@ -58,8 +62,6 @@ def run(
     return {
         "head": ("views", "a step ms", f"of {PLAIN}", "waits for data", "fastest ms"),
         "rows": list(_rows(systems)),
-        "command": " ".join(["divco-benchmark", *sys.argv[1:]]),
-        "machine": machine(),
         "settings": {"backbone": backbone, "split_factor": split_factor, "steps": steps, "cpu_threads": threads},
         "systems": systems,
     }

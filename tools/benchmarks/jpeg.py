@@ -14,7 +14,7 @@ from divco_tf.data.pipeline import ViewPipeline
 from divco_tf.data.preprocessing import Preprocessing
 from divco_tf.data.sources import Choose, Source
 from divco_tf.data.views.policies import POLICIES
-from divco_tf.tools.benchmarks.pillow_views import PillowViews
+from divco_tf.tools.laboratory.pillow_views import PillowViews
 
 SIZE, FILES, SPLIT_FACTORS = (500, 375), 24, (1, 2)
 

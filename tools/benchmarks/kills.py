@@ -37,8 +37,8 @@ class Command:
         """As a list for `subprocess`."""
         data = [f"--data_dir={self.data_dir}"] if self.data_dir else []
         bindings = [f"--bind={binding}" for binding in (*_COMMON, *self.bindings)]
-        program = str(pathlib.Path(__file__).with_name("train.py"))
-        return [sys.executable, program, f"--config={self.config}", f"--model_dir={model_dir}", *data, *bindings]
+        train = [sys.executable, "-m", "divco_tf.tools.train"]
+        return [*train, f"--config={self.config}", f"--model_dir={model_dir}", *data, *bindings]
 
 
 DIGITS = Command(
@@ -66,7 +66,7 @@ def cifar10(data_dir: str) -> Command:
     return Command("cifar10/wide_resnet10_2_split4_cpu", bindings, data_dir)
 
 
-def run(*, data_dir: str | None, rounds: int, report: Callable[[str], None]) -> dict[str, Any]:
+def run(*, report: Callable[[str], None], data_dir: str | None = None, rounds: int = 5) -> dict[str, Any]:
     """Kills `rounds` runs of each kind in KILLS, and damages each file of a checkpoint, on digits and on CIFAR-10.
 
     Args:
@@ -80,8 +80,6 @@ def run(*, data_dir: str | None, rounds: int, report: Callable[[str], None]) -> 
     Raises:
       RunError: a run that nobody disturbed has failed.
     """
-    from divco_tf.tools.benchmarks.step import machine
-
     random.seed(0)
     rows, systems = [], {}
     commands = {"digits": DIGITS, **({"cifar10": cifar10(data_dir)} if data_dir else {})}
@@ -101,8 +99,6 @@ def run(*, data_dir: str | None, rounds: int, report: Callable[[str], None]) -> 
     return {
         "head": ("", "disturbed by", "exit", "the same command then", "state and records"),
         "rows": rows,
-        "command": " ".join(["divco-benchmark", *sys.argv[1:]]),
-        "machine": machine(),
         "settings": {"rounds": rounds, **{name: dataclasses.asdict(command) for name, command in commands.items()}},
         "systems": systems,
     }

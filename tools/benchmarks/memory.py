@@ -4,7 +4,6 @@ import contextlib
 import dataclasses
 import functools
 import statistics
-import sys
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -16,7 +15,6 @@ from divco_tf.models.division import branch_spec
 from divco_tf.models.recompute.memory import step_memory
 from divco_tf.models.template import build_template
 from divco_tf.tools.benchmarks.process import Step, Worker
-from divco_tf.tools.benchmarks.step import machine
 from divco_tf.training.cotraining import CoTrainingModel
 from divco_tf.training.optim.optimizer import SGD
 
@@ -77,16 +75,16 @@ class Settings:
 
 
 def run(
-    backbone: str,
     *,
-    split_factors: Sequence[int],
-    batch_size: int,
-    image_size: int,
-    num_classes: int,
-    rounds: int,
-    steps: int,
     report: Callable[[str], None],
-    jit: str = "off",
+    backbone: str = "wide_resnet40_1",
+    split_factors: Sequence[int] = (1, 2, 4),
+    batch_size: int = 32,
+    image_size: int = 32,
+    num_classes: int = 10,
+    rounds: int = 5,
+    steps: int = 10,
+    xla: bool = False,
 ) -> dict[str, Any]:
     """Measures every way for each split factor, each in a process of its own; see the module `benchmark`.
 
@@ -95,17 +93,17 @@ def run(
     Returns:
       As `step.run`; systems by split factor, then by way.
     """
+    for split_factor in split_factors:
+        branch_spec(backbone, split_factor=split_factor)  # refuses before a process is started
     systems, rows = {}, []
     for split_factor in split_factors:
-        settings = Settings(backbone, split_factor, batch_size, image_size, num_classes, jit)
+        settings = Settings(backbone, split_factor, batch_size, image_size, num_classes, "on" if xla else "off")
         ways = [way for way in WAYS if split_factor > 1 or "turn" not in way]  # there is one branch
         systems[f"S={split_factor}"] = measured = _measure(settings, ways, rounds, steps, report)
         rows += [_row(f"S={split_factor}, {way}", times, measured[PLAIN]) for way, times in measured.items()]
     return {
         "head": ("", "peak MB", "of plain", "estimate MB", "off by", "a step s", "of plain", "fastest s"),
         "rows": rows,
-        "command": " ".join(["divco-benchmark", *sys.argv[1:]]),
-        "machine": machine(),
         "settings": {
             **dataclasses.asdict(settings),
             "split_factor": list(split_factors),

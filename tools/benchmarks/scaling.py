@@ -8,7 +8,6 @@ import dataclasses
 import functools
 import math
 import statistics
-import sys
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
@@ -29,7 +28,6 @@ from divco_tf.tools.benchmarks.step import (
     WEIGHT,
     Settings,
     cotraining_model,
-    machine,
     take_rounds,
     torch_version,
 )
@@ -95,12 +93,12 @@ class System:
 
 def run(
     *,
-    backbones: Sequence[str],
-    split_factors: Sequence[int],
-    batch_size: int | None,
-    rounds: int,
-    steps: int,
     report: Callable[[str], None],
+    backbones: Sequence[str] = ("wide_resnet16_8", "resnet110", "resnext29_8x64d"),
+    split_factors: Sequence[int] = (1, 2, 4),
+    batch_size: int | None = None,
+    rounds: int = 5,
+    steps: int = 10,
     parts: Sequence[str] = PARTS,
     image_size: int = 32,
     num_classes: int = 10,
@@ -119,7 +117,7 @@ def run(
       num_classes: K.
 
     Returns:
-      The tables, and what JSON holds: command, machine, settings, systems by table and name.
+      The tables, and what JSON holds: settings, systems by table and name.
 
     Raises:
       InputError: an unknown part, or a backbone that cannot be divided so.
@@ -146,8 +144,6 @@ def run(
             tables.append(((f"{_told(first)}: {part}", "a step s", "of the first"), _rows(systems[part])))
     return {
         "tables": tables,
-        "command": " ".join(["divco-benchmark", *sys.argv[1:]]),
-        "machine": {**machine(), "torch": torch_version()},
         "settings": {**dataclasses.asdict(first), "backbones": list(backbones), "rounds": rounds, "steps": steps},
         "systems": systems,
     }
@@ -229,7 +225,7 @@ def _division(row: Sequence[Settings]) -> dict[str, System]:
 
 
 def _has_twin(settings: Settings) -> bool:
-    from divco_tf.tools.benchmarks.torch_twin import TorchTwin
+    from divco_tf.tools.laboratory.torch_twin import TorchTwin
 
     try:
         TorchTwin(_template(settings))

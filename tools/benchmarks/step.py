@@ -3,10 +3,11 @@
 import contextlib
 import dataclasses
 import functools
+import importlib.metadata
+import importlib.util
 import os
 import platform
 import statistics
-import sys
 from collections.abc import Callable, Mapping
 from typing import Any
 from unittest import mock
@@ -79,22 +80,25 @@ class Settings:
 
 
 def run(
-    backbone: str,
     *,
-    division: Mapping[str, int],
-    batch_size: int,
-    image_size: int,
-    num_classes: int,
-    rounds: int,
-    steps: int,
     report: Callable[[str], None],
+    backbone: str = "wide_resnet40_1",
+    split_factor: int = 4,
+    undivided: bool = False,
+    batch_size: int = 16,
+    image_size: int = 32,
+    num_classes: int = 10,
+    rounds: int = 5,
+    steps: int = 10,
     xla: bool = False,
 ) -> dict[str, Any]:
     """Times every system in a process of its own, since threads are a process's; see the module `benchmark`.
 
     Returns:
-      head and rows of the table, and what JSON holds: command, machine, settings, systems by name.
+      head and rows of the table, and what JSON holds: settings, systems by name.
     """
+    division = {"copies" if undivided else "split_factor": split_factor}
+    branch_spec(backbone, **division)  # refuses before a process is started
     settings = Settings(backbone, division, batch_size, image_size, num_classes)
     names = [STACK, DEFAULT_THREADS, SEPARATE, SHARED_CORES]
     if "copies" not in division:
@@ -107,8 +111,6 @@ def run(
     return {
         "head": ("", "build s", "trace + first step s", "of separate", "a step s", "of separate", "fastest s"),
         "rows": [_row(name, system, systems[SEPARATE]) for name, system in systems.items()],
-        "command": " ".join(["divco-benchmark", *sys.argv[1:]]),
-        "machine": {**machine(), "torch": torch_version()},
         "settings": {**division, **dataclasses.asdict(settings), "rounds": rounds, "steps": steps},
         "systems": systems,
     }
@@ -118,6 +120,7 @@ def machine() -> dict[str, Any]:
     """What a timing was taken on."""
     gpus = [device.name for device in tf.config.list_physical_devices("GPU")]
     versions = {"python": platform.python_version(), "tensorflow": tf.__version__, "keras": keras.__version__}
+    versions["torch"] = torch_version()
     return {"cores": len(os.sched_getaffinity(0)), "processor": platform.machine(), "gpus": gpus, **versions}
 
 
@@ -190,19 +193,20 @@ def _separate_step(
 
 
 def torch_version() -> str | None:
-    """PyTorch's version, or None where it is not installed."""
-    try:
-        import torch
-    except ImportError:
+    """The version of the PyTorch that is timed beside; None where it, or the laboratory with its twins, is missing."""
+    if importlib.util.find_spec("divco_tf.tools.laboratory") is None:
         return None
-    return torch.__version__
+    try:
+        return importlib.metadata.version("torch")
+    except importlib.metadata.PackageNotFoundError:
+        return None
 
 
 def _torch_step(spec: Any, split_factor: int, sizes: Mapping[str, Any], views: np.ndarray, labels: np.ndarray) -> Step:
     import torch
     from torch.nn import functional as F
 
-    from divco_tf.tools.benchmarks.torch_twin import TorchTwin
+    from divco_tf.tools.laboratory.torch_twin import TorchTwin
 
     network = build_network(spec, **sizes)
     twins = [TorchTwin(network).to(memory_format=torch.channels_last).train() for _ in range(split_factor)]

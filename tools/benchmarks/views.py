@@ -22,8 +22,7 @@ from divco_tf.data.views.kernels.random_numbers import view_keys
 from divco_tf.data.views.maker import ViewMaker
 from divco_tf.data.views.policies import get_policy
 from divco_tf.tools.benchmarks import jpeg
-from divco_tf.tools.benchmarks.pillow_views import PillowViews
-from divco_tf.tools.benchmarks.step import machine
+from divco_tf.tools.laboratory.pillow_views import PillowViews
 
 OURS, PILLOW = "divco_tf", "Pillow"
 CIFAR10 = get_dataset("cifar10")
@@ -49,7 +48,13 @@ class Row:
 
 
 def run(
-    *, data_dir: str | None, batch_size: int, split_factor: int, rounds: int, steps: int, report: Callable[[str], None]
+    *,
+    report: Callable[[str], None],
+    data_dir: str | None = None,
+    batch_size: int = 128,
+    split_factor: int = 4,
+    rounds: int = 5,
+    steps: int = 10,
 ) -> dict[str, Any]:
     """Times views, batches by threads, and batches by S; see the module `benchmark`.
 
@@ -62,7 +67,7 @@ def run(
       report: is told how it goes on.
 
     Returns:
-      tables, a head and rows each; and what JSON holds: command, machine, settings, systems.
+      tables, a head and rows each; and what JSON holds: settings, systems.
     """
     source = open_source("cifar10", "test", data_dir=data_dir) if data_dir else made_up()
     sizes = {"batch_size": batch_size, "split_factor": split_factor}
@@ -78,8 +83,6 @@ def run(
             ((f"{images}, S={split_factor}", "", "us a view and core", "of ours"), _view_table(views)),
             *_batch_tables(images, split_factor, by_threads, by_split_factor),
         ],
-        "command": " ".join(["divco-benchmark", *sys.argv[1:]]),
-        "machine": machine(),
         "settings": {**sizes, "images": images, "rounds": rounds, "steps": steps},
         "systems": {"start_up": start_up, "views": views, "threads": by_threads, "split factors": by_split_factor},
     }

@@ -4,15 +4,15 @@ import contextlib
 import dataclasses
 import functools
 import statistics
-import sys
 from collections.abc import Callable, Sequence
 from typing import Any
 
 from divco_tf.errors import RunError
 from divco_tf.models.branch_stack import build
+from divco_tf.models.division import branch_spec
 from divco_tf.runtime.compute import resolve_jit
 from divco_tf.tools.benchmarks.process import OutOfTime, Step, Worker
-from divco_tf.tools.benchmarks.step import Settings, cotraining_model, machine, stack_step, take_rounds
+from divco_tf.tools.benchmarks.step import Settings, cotraining_model, stack_step, take_rounds
 
 ONE_BLOCK_A_STAGE = {"blocks": (1, 1, 1, 1)}
 SMALL: dict[str, dict[str, Any]] = {
@@ -66,14 +66,14 @@ class System:
 
 def run(
     *,
-    backbones: Sequence[str],
-    batch_size: int,
-    image_size: int,
-    num_classes: int,
-    rounds: int,
-    steps: int,
-    limit: float,
     report: Callable[[str], None],
+    backbones: Sequence[str] = tuple(SMALL),
+    batch_size: int = 8,
+    image_size: int = 32,
+    num_classes: int = 10,
+    rounds: int = 5,
+    steps: int = 10,
+    limit: float = 60.0,
 ) -> dict[str, Any]:
     """Times the first step, with trace and compilation, and the following ones; see the module `benchmark`.
 
@@ -90,6 +90,8 @@ def run(
     Returns:
       As `step.run`; systems by backbone, then by jit.
     """
+    for backbone in backbones:
+        branch_spec(backbone)  # refuses before a process is started
     systems = {}
     for backbone in backbones:
         settings = Settings(backbone, {"copies": BRANCHES}, batch_size, image_size, num_classes)
@@ -98,8 +100,6 @@ def run(
     return {
         "head": ("", "first step s", "XLA", "ratio", "a step ms", "XLA", "ratio"),
         "rows": [_row(backbone, timed) for backbone, timed in systems.items()],
-        "command": " ".join(["divco-benchmark", *sys.argv[1:]]),
-        "machine": machine(),
         "settings": {
             **{"batch_size": batch_size, "image_size": image_size, "num_classes": num_classes, "copies": BRANCHES},
             **{"rounds": rounds, "steps": steps, "limit": limit},

@@ -10,7 +10,7 @@ from PIL import Image
 from divco_tf.data.views.kernels.random_numbers import view_keys
 from divco_tf.data.views.maker import ViewMaker
 from divco_tf.data.views.policies import Erasing, ViewPolicy, get_policy
-from divco_tf.tools.benchmarks.pillow_views import PillowViews
+from divco_tf.tools.laboratory.pillow_views import PillowViews
 from tests.data.images import photograph
 
 NORMALISATION = {"mean": (0.4, 0.5, 0.6), "std": (0.2, 0.3, 0.25)}
@@ -116,7 +116,7 @@ def test_a_view_without_any_draw_is_the_same_to_rounding():
 
 def test_the_operations_names_are_all_known_to_pillow():
     from divco_tf.data.views.operations import BUILT_IN
-    from divco_tf.tools.benchmarks.pillow_views import apply
+    from divco_tf.tools.laboratory.pillow_views import apply
 
     for operation in BUILT_IN:
         assert apply(Image.new("RGB", (5, 4)), operation, 1.0).size == (5, 4)

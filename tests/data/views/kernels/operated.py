@@ -11,7 +11,7 @@ from divco_tf.data.views.maker import ViewMaker
 from divco_tf.data.views.operations import BUILT_IN
 from divco_tf.data.views.policies import ViewPolicy
 from divco_tf.data.views.schema import RESAMPLINGS, Augmentation, Range
-from divco_tf.tools.benchmarks.pillow_views import apply
+from divco_tf.tools.laboratory.pillow_views import apply
 
 OPERATION = {  # by the name in augmentation.json, in lower case
     **{name: name for name in ("color", "contrast", "brightness", "sharpness", "posterize", "solarize")},

@@ -25,7 +25,7 @@ from divco_tf.errors import InputError
 from divco_tf.tools import _app
 from divco_tf.tools._tables import table
 
-TOOLS = pathlib.Path(__file__).parent
+TOOLS = pathlib.Path(__file__).parents[1]
 PRECISIONS = ("float32", "mixed_bfloat16", "mixed_float16")
 STRATEGIES = ("one_device", "mirrored", "branch_parallel")
 MACHINE = """

@@ -7,8 +7,8 @@ import time
 
 import pytest
 
-from divco_tf.tools.benchmarks import gpu
-from divco_tf.tools.benchmarks.gpu import Part, run_part, told
+from divco_tf.tools.laboratory import gpu
+from divco_tf.tools.laboratory.gpu import Part, run_part, told
 
 CONFIGS = pathlib.Path(__file__).parents[2] / "gin"
 
