@@ -3,8 +3,9 @@
 import functools
 import os
 import pathlib
-import re
+import shlex
 import sys
+import types
 from collections.abc import Callable, Iterable, Sequence
 from typing import NoReturn
 
@@ -14,22 +15,14 @@ import divco_tf
 from divco_tf.errors import InputError, Preempted, RunError
 from divco_tf.registry import did_you_mean
 from divco_tf.tools import _hints, _streams
-from divco_tf.tools._configs import gin_complaint
+from divco_tf.tools._complaints import gin_complaint
 
 USAGE_ERROR = 2
 RUN_ERROR = 1
 PREEMPTED = 75  # EX_TEMPFAIL of sysexits.h: try again later
 INTERRUPTED = 130  # what a shell reports for a program ended by SIGINT
 
-_COMPLAINTS = (  # absl's about a flag, and ours
-    (r"^Missing value for flag (--\S+)$", r"\1 has no value. Received: none; \1=VALUE works."),
-    (r"^flag (--[^=]*)=(.*?): \('Non-boolean argument.*$", r"\1 is true or false. Received: \2; \1 alone works."),
-    (r"^flag (--[^=]*)=(.*?): invalid literal for int.*$", r"\1 is a whole number. Received: \2; \1=1 works."),
-    (r"^flag (--[^=]*)=(.*?): value should be one of <(.*)>$", r"Unknown \1. Received: \2; one of \3 works."),
-    (r"^flag (--[^=]*)=(.*?): (.*)$", r"\1: \3. Received: \2."),
-    (r"^(Unknown command line flag '(.*?)')\.? *(Did.*\?)?$", r"\1. Received: --\2. \3"),
-)
-_REQUIRED = "must have a value other than None"  # absl's words for a missing flag
+flags.disclaim_key_flags()  # what is defined here is the calling program's
 
 
 def config_flags() -> tuple[flags.FlagHolder[str], flags.FlagHolder[list[str]]]:
@@ -38,7 +31,7 @@ def config_flags() -> tuple[flags.FlagHolder[str], flags.FlagHolder[list[str]]]:
         flags.DEFINE_string(
             "config",
             None,
-            "The experiment: a .gin file, or a name such as cifar10/wide_resnet28_10_split4.",
+            "The experiment, required: a .gin file, or a name such as cifar10/wide_resnet28_10_split4.",
             required=True,
         ),
         flags.DEFINE_multi_string(
@@ -49,7 +42,8 @@ def config_flags() -> tuple[flags.FlagHolder[str], flags.FlagHolder[list[str]]]:
 
 def model_dir_flag(*, required: bool = True) -> flags.FlagHolder[str]:
     """Defines --model_dir."""
-    return flags.DEFINE_string("model_dir", None, "The folder of one experiment's run.", required=required)
+    told = "The folder of one experiment's run" + ", required." * required
+    return flags.DEFINE_string("model_dir", None, told, required=required)
 
 
 def data_dir_flag() -> flags.FlagHolder[str]:
@@ -92,16 +86,15 @@ def run(
     _streams.open_closed()
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
     os.environ["KERAS_BACKEND"] = "tensorflow"  # whatever ~/.keras/keras.json says
-    if hasattr(sys.stdout, "reconfigure"):  # a name that the terminal cannot print is escaped
-        sys.stdout.reconfigure(errors="backslashreplace")
     usage = " ".join(["usage:", program, *(["|".join(commands)] if commands else []), usage])
-    description = f"{(sys.modules[main.__module__].__doc__ or '').strip()}\n\n{usage}"
     status: int | str | None = 0
     sys.stdout = stdout = _streams.Stdout(sys.stdout)
     try:
         app.run(
             functools.partial(_run_main, main, program),
-            flags_parser=functools.partial(_parse_flags, program=program, description=description, commands=commands),
+            flags_parser=functools.partial(
+                _parse_flags, program=program, usage=usage, commands=commands, module=sys.modules[main.__module__]
+            ),
         )
     except SystemExit as ended:
         status = ended.code
@@ -161,11 +154,14 @@ def _run_main(main: Callable[..., None], program: str, arguments: Sequence[str])
         _fail(program, complaint)
 
 
-def _parse_flags(argv: Sequence[str], *, program: str, description: str, commands: Sequence[str]) -> Sequence[str]:
+def _parse_flags(
+    argv: Sequence[str], *, program: str, usage: str, commands: Sequence[str], module: types.ModuleType
+) -> Sequence[str]:
     """Parses `argv`; returns what stands beside the flags: one of `commands`, or nothing."""
     if {"--help", "-help", "-h", "-?"} & set(argv):
-        # absl's own --help shows the main module's flags only, none for a console script, and exits with 1.
-        print(_help(description))
+        # absl's own --help takes the console script for the program, and exits with 1.
+        print(f"{(module.__doc__ or '').strip()}\n\n{usage}", flags.FLAGS.module_help(module), sep="\n")
+        print("  --version, alone: Print divco_tf's version.")
         sys.exit(0)
     if {"--version", "-version"} & set(argv) and ("version" not in flags.FLAGS or len(argv) == 2):
         print(f"{program} {divco_tf.__version__}")  # divco-export's own --version has a value
@@ -173,8 +169,9 @@ def _parse_flags(argv: Sequence[str], *, program: str, description: str, command
     try:
         _, *arguments = flags.FLAGS(argv)
     except flags.Error as error:
-        _fail(program, f"{_flag_complaint(str(error))} {program} --help lists the flags.")
-    for flag in _our_flags():
+        told = str(error) if str(error)[-1] in ".?" else f"{error}."
+        _fail(program, f"{told} Received: {shlex.join(argv[1:]) or 'none'}; {program} --help lists the flags.")
+    for flag in flags.FLAGS.get_key_flags_for_module(module):
         if flag.present and flag.value in ("", [], [""]):
             _fail(program, f"--{flag.name} is empty. Received: --{flag.name}=; --{flag.name}=VALUE works.")
         if flag.present > 1 and not isinstance(flag, flags.MultiFlag):
@@ -188,42 +185,6 @@ def _parse_flags(argv: Sequence[str], *, program: str, description: str, command
     if flags.FLAGS["verbosity"].using_default_value:
         flags.FLAGS.verbosity = logging.WARNING  # INFO is TFDS and others telling what they do
     return arguments
-
-
-def _flag_complaint(error: str) -> str:
-    """absl's words about a flag, with what was received."""
-    if _REQUIRED in error:
-        missing = [flag for flag in _our_flags() if _is_required(flag) and flag.value is None]
-        names = " and ".join(f"--{flag.name}" for flag in missing)
-        told = " ".join(f"--{flag.name}: {flag.help.rstrip('.')}." for flag in missing)
-        return f"{names} {'is' if len(missing) == 1 else 'are'} missing. Received: none. {told}"
-    for absls, ours in _COMPLAINTS:
-        error = re.sub(absls, ours, error, flags=re.DOTALL)
-    return " ".join(error.split())
-
-
-def _our_flags() -> list[flags.Flag]:
-    """The program's flags, without those that absl brings, by name."""
-    modules = flags.FLAGS.flags_by_module_dict().items()
-    ours = [flag for module, defined in modules if not module.startswith(("absl.", "tensorflow")) for flag in defined]
-    return sorted(ours, key=lambda flag: flag.name)
-
-
-def _is_required(flag: flags.Flag) -> bool:
-    return any(_REQUIRED in validator.message for validator in flag.validators)
-
-
-def _help(description: str) -> str:
-    lines = [description, ""]
-    for flag in _our_flags():
-        default = f" (default: {flag.default_as_str})" if flag.default not in (None, [], "") else ""
-        required = " (required)" if _is_required(flag) else ""
-        lines += [f"  --{flag.name}{required}", flags.text_wrap(flag.help + default, length=100, indent=" " * 6)]
-    lines += [
-        "  --version" if "version" not in flags.FLAGS else "  --version, alone",
-        " " * 6 + "Print divco_tf's version.",
-    ]
-    return "\n".join(lines)
 
 
 def _fail(program: str, message: str, *, status: int = USAGE_ERROR) -> NoReturn:

@@ -1,15 +1,10 @@
-"""Configs: where they lie, and gin's parsing of them with each complaint told in one line."""
+"""Configs: which there are, and gin's parsing of them."""
 
 import contextlib
 import fnmatch
 import importlib
-import inspect
 import logging
 import pathlib
-import re
-import sys
-import tokenize
-import types
 from collections.abc import Iterable, Iterator, Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -19,20 +14,12 @@ import gin
 from divco_tf.errors import InputError
 from divco_tf.registry import did_you_mean
 from divco_tf.tools import _includes, _old_names
-from divco_tf.tools._includes import configs_dir
+from divco_tf.tools._complaints import IMPORT, gin_complaint, macros
+from divco_tf.tools._includes import config_names, configs_dir
 
 if TYPE_CHECKING:
     from divco_tf.runs.experiment import Experiment
     from divco_tf.runs.options import Options
-
-_LOCATION = re.compile(r'\n\s*In (?:file "(?P<file>.*?)",|bindings string) line (?P<line>\d+)\n\s*(?P<text>.*)')
-_IMPORT = re.compile(r"^(?:from\s+(?P<package>\S+)\s+)?import\s+(?P<name>[\w.]+)(?:\s+as\s+(?P<alias>\w+))?")
-
-
-def config_names() -> list[str]:
-    """Names of the shipped configs, as --config takes them: "cifar10/wide_resnet28_10_split4"."""
-    folder = configs_dir()
-    return sorted(path.relative_to(folder).with_suffix("").as_posix() for path in folder.rglob("*.gin"))
 
 
 def experiment_names() -> list[str]:
@@ -67,9 +54,10 @@ def find_config(config: str) -> pathlib.Path:
             return place
     if path.is_dir():
         raise InputError(f"A config is a file. Received: {config}, a folder; a .gin file in it works.")
+    suggestion = did_you_mean(config.removesuffix(".gin"), config_names())
     raise InputError(
-        f"No such config. Received: {config}.{_suggest_config(config)} A path to a .gin file works too, "
-        f"and the shipped ones are in {configs_dir()}."
+        f"No such config. Received: {config}.{suggestion} A path to a .gin file works too, and the shipped ones are in "
+        f"{configs_dir()}."
     )
 
 
@@ -92,10 +80,10 @@ def parse_config(config: str, bindings: Sequence[str] = ()) -> None:
     try:
         _includes.parse_config_file(path)
         # Imports hold for one file only, so the bindings are given those of the config; config_str lists them.
-        imports = [line for line in gin.config_str().splitlines() if _IMPORT.match(line)]
-        macros = _macros()
+        imports = [line for line in gin.config_str().splitlines() if IMPORT.match(line)]
+        defined = macros()
         for binding in bindings:
-            _check_binding(binding, macros)
+            _check_binding(binding, defined)
             gin.parse_config([*imports, binding])
         gin.finalize()
     except Exception as error:
@@ -137,7 +125,7 @@ def modules_of(model_dir: str) -> Iterator[None]:
         _includes.make_importable([pathlib.Path.cwd()])
     config, missing = pathlib.Path(model_dir, "config.gin"), []
     for line in _includes.read(config).splitlines() if config.is_file() else ():
-        match = _IMPORT.match(line)
+        match = IMPORT.match(line)
         if match and not line.startswith(("from __gin__ ", "from divco_tf.")):
             module = ".".join(filter(None, (match["package"], match["name"])))
             try:
@@ -170,106 +158,13 @@ def _configured(kind: type) -> Any:
         ) from error
 
 
-def gin_complaint(error: Exception) -> str | None:
-    """One line for an error that gin itself raised about a config, naming what exists; None for any other error."""
-    frames = _modules_of(error.__traceback__)
-    if not any(name.startswith("gin.") for name in frames) or not re.match(r"gin\.|tokenize$", frames[-1]):
-        return None
-    if isinstance(error, SyntaxError | tokenize.TokenError):
-        return _syntax_complaint(error)
-    message, *_ = str(error).split("\n", maxsplit=1)
-    location = _LOCATION.search(str(error))
-    complaint = _translate(message, location["file"] if location else None)
-    if location:
-        complaint += f" Received: {location['text']}{_place(location['file'], location['line'])}."
-    elif arguments := re.search(r"No values supplied by Gin or caller for arguments: (\[.*\])", str(error)):
-        complaint += f" Bind {arguments[1]}."
-    return complaint
-
-
-def _suggest_config(name: str) -> str:
-    return did_you_mean(name.removesuffix(".gin"), config_names())
-
-
-def _check_binding(binding: str, macros: Iterable[str]) -> None:
+def _check_binding(binding: str, defined: Iterable[str]) -> None:
     name, equals, _ = (part.strip() for part in binding.partition("="))
     if not equals:
         raise InputError(f"A binding has the form module.function.parameter=value. Received: {binding}.")
-    if "." not in name and name not in macros:
+    if "." not in name and name not in defined:
         # gin would take it for a new macro, and nothing would use it.
         raise InputError(
-            f"The config has no macro {name}. Received: {binding}.{did_you_mean(name, macros)} "
+            f"The config has no macro {name}. Received: {binding}.{did_you_mean(name, defined)} "
             f"Anything else is bound as module.function.parameter=value."
         )
-
-
-def _modules_of(traceback: types.TracebackType | None) -> list[str]:
-    """Names of the modules that `traceback` runs through, the one that raised last."""
-
-    def frames() -> Iterator[str]:
-        step = traceback
-        while step is not None:
-            yield step.tb_frame.f_globals.get("__name__", "")
-            step = step.tb_next
-
-    return list(frames())
-
-
-def _place(file: str | None, line: str | int | None) -> str:
-    return f" ({file}:{line})" if file else ""
-
-
-def _syntax_complaint(error: SyntaxError | tokenize.TokenError) -> str:
-    if isinstance(error, tokenize.TokenError):
-        return f"gin cannot parse the config: {error.args[0]}. Close every bracket and quote."
-    reason = error.msg.splitlines()[-1].strip().rstrip(".")
-    received = f" Received: {error.text.strip()}{_place(error.filename, error.lineno)}." if error.text else ""
-    hint = ""
-    if re.search(r"token|value", reason):
-        hint = " Texts stand in quotes, which a shell keeps only inside other quotes: --bind 'x.name=\"text\"'."
-    return f"gin cannot parse the config: {reason}.{received}{hint}"
-
-
-def _translate(message: str, file: str | None) -> str:
-    """gin's message with what exists in place of what was asked for."""
-    if match := re.match(r"Configurable '(.+)' doesn't have a parameter named '(.+)'", message):
-        selector, name = match.groups()
-        return f"{selector} has no parameter {name}.{did_you_mean(name, _parameters(selector))}"
-    if match := re.match(r"Couldn't resolve selector .+; <\w+ '?([\w.]+).*> has no attribute (\w+)", message):
-        module, name = match.groups()
-        return f"{module} has no {name}.{did_you_mean(name, _public_names(module))}"
-    if match := re.match(r"'(.+)' was not provided by an import statement", message):
-        symbols = _imported_symbols(pathlib.Path(file).read_text() if file else gin.config_str())
-        return f"The config imports no {match[1]}.{did_you_mean(match[1], symbols)}"
-    if match := re.match(r"Unable to open file: (.+)\. Searched", message):
-        return f"No such file to include: {match[1]}.{_suggest_config(match[1])}"  # of a form that _includes passes by
-    if match := re.match(r"No bindings specified for '(.+)/(?:gin\.)?macro'", message):
-        return f"The config uses the macro {match[1]} and does not define it.{did_you_mean(match[1], _macros())}"
-    return message.rstrip(".") + "."
-
-
-def _macros() -> list[str]:
-    return re.findall(r"^(\w+) = ", gin.config_str(), flags=re.MULTILINE)
-
-
-def _parameters(selector: str) -> list[str]:
-    for name in (selector, selector.rpartition(".")[2]):  # gin knows an old name by its end only
-        with contextlib.suppress(KeyError, ValueError):  # gin finds nothing, or several
-            configurable = gin.get_configurable(name)
-            called = configurable.__init__ if inspect.isclass(configurable) else configurable
-            return [parameter for parameter in inspect.signature(called).parameters if parameter != "self"]
-    return []
-
-
-def _public_names(module: str) -> list[str]:
-    """Functions and classes of an imported module, without those it imports from elsewhere."""
-    members = vars(sys.modules[module]) if module in sys.modules else {}
-    return [
-        name
-        for name, member in members.items()
-        if not name.startswith("_") and callable(member) and str(member.__module__).startswith(module)
-    ]
-
-
-def _imported_symbols(text: str) -> list[str]:
-    return [match["alias"] or match["name"] for line in text.splitlines() if (match := _IMPORT.match(line))]

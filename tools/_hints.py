@@ -6,19 +6,12 @@ The library's errors speak to who calls it in Python. Only what stands outside o
 import dataclasses
 import re
 import shlex
-import sys
 
 from absl import flags
 
-# What gin's configs bind, by the names that gin/base.gin imports: module of the class, class.
-_BOUND = {
-    "experiment.Experiment": ("divco_tf.runs.experiment", "Experiment"),
-    "options.Options": ("divco_tf.runs.options", "Options"),
-    "optimizer.OptimizerConfig": ("divco_tf.training.optim.optimizer", "OptimizerConfig"),
-    "learning_rate.LearningRate": ("divco_tf.training.optim.learning_rate", "LearningRate"),
-    "losses.CoTraining": ("divco_tf.training.losses", "CoTraining"),
-    "warm_start.WarmStart": ("divco_tf.runs.warm_start", "WarmStart"),
-}
+import divco_tf
+
+_BOUND = ("Experiment", "Options", "OptimizerConfig", "LearningRate", "CoTraining", "WarmStart")  # by gin's configs
 _OTHERS = {  # what no hint means by a name: objects, and the rule of learning rates
     "Experiment": {"optimizer", "learning_rate", "cotraining", "warm_start"},
     "LearningRate": {"rule"},
@@ -43,16 +36,19 @@ def _typed(setting: re.Match[str]) -> str:
         return f"--{name}" if value == "True" else f"--no{name}"
     if name in flags.FLAGS:
         return f"--{name} {shlex.quote(value.strip(chr(34) + chr(39)))}"
-    selectors = [selector for selector, place in _BOUND.items() if name in _fields(*place)]
-    if len(selectors) != 1 or "bind" not in flags.FLAGS:
+    selectors = _selectors(name) if "bind" in flags.FLAGS else []
+    if len(selectors) != 1:
         return setting[0]
     if value.startswith("'"):
         value = f'"{value[1:-1]}"'  # in single quotes for the shell
     return f"--bind {shlex.quote(f'{selectors[0]}.{name}={value}')}"
 
 
-def _fields(module: str, name: str) -> set[str]:
-    """Names of a dataclass's fields; none of a module that nobody has imported, whose errors nobody sees."""
-    kind = getattr(sys.modules.get(module), name, None)
-    fields = {field.name for field in dataclasses.fields(kind)} if kind else set()
-    return fields - _OTHERS.get(name, set())
+def _selectors(field: str) -> list[str]:
+    """What has a field of that name, as bindings name it: by the module and the class."""
+    kinds = [getattr(divco_tf, name) for name in _BOUND]
+    return [
+        f"{kind.__module__.rpartition('.')[2]}.{kind.__name__}"
+        for kind in kinds
+        if field in {known.name for known in dataclasses.fields(kind)} - _OTHERS.get(kind.__name__, set())
+    ]

@@ -19,8 +19,6 @@ import divco_tf
 from divco_tf.errors import InputError
 from divco_tf.registry import did_you_mean
 
-DEEPEST = 50  # gin recurses; the shipped configs are three deep
-
 _INCLUDE = re.compile(
     r"""^(?P<head>[ \t]*include[ \t]+)(?P<quote>["'])(?P<name>[^"'\\\n]+)(?P=quote)(?=[ \t]*(?:#.*)?\r?$)""",
     re.MULTILINE,
@@ -33,6 +31,12 @@ def configs_dir() -> pathlib.Path:
     package = pathlib.Path(divco_tf.__file__).parent
     installed = package / "configs"
     return installed if installed.is_dir() else package.parent / "gin"
+
+
+def config_names() -> list[str]:
+    """Names of the shipped configs, as --config takes them: "cifar10/wide_resnet28_10_split4"."""
+    folder = configs_dir()
+    return sorted(path.relative_to(folder).with_suffix("").as_posix() for path in folder.rglob("*.gin"))
 
 
 def parse_config_file(path: pathlib.Path) -> None:
@@ -88,11 +92,6 @@ def _files(path: pathlib.Path) -> list[pathlib.Path]:
             if len(circle) > 4:
                 circle[2:-2] = ["..."]
             raise InputError(f"The config includes itself. Received: {' -> '.join(circle)}; leave one include out.")
-        if len(chain) >= DEEPEST:
-            raise InputError(
-                f"The config's includes are too deep. Received: more than {DEEPEST}, one in another, from "
-                f"{_shown(chain[0])}; {DEEPEST} or fewer work."
-            )
         if file in found:
             return
         text = read(file)
@@ -111,8 +110,7 @@ def _resolve(match: re.Match[str], text: str, file: pathlib.Path) -> pathlib.Pat
     places = [folder / name.with_name(end) for folder in folders for end in (name.name, f"{name.name}.gin")]
     there = [pathlib.Path(os.path.normpath(place)) for place in places if place.is_file()]
     if not there:
-        names = [path.relative_to(shipped).as_posix() for path in shipped.rglob("*.gin")]
-        suggestion = did_you_mean(match["name"].removesuffix(".gin"), [found.removesuffix(".gin") for found in names])
+        suggestion = did_you_mean(match["name"].removesuffix(".gin"), config_names())
         line = text.count("\n", 0, match.start()) + 1
         raise InputError(
             f"No such file to include: {match['name']}.{suggestion} Received: {match[0].strip()} "

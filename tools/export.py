@@ -12,7 +12,7 @@ from divco_tf.tools import _app, _configs
 
 _MODEL_DIR = _app.model_dir_flag()
 _EXPORT_DIR = flags.DEFINE_string(
-    "export_dir", None, "Where versions lie, each in a folder of its number.", required=True
+    "export_dir", None, "Where versions lie, each in a folder of its number; required.", required=True
 )
 _WEIGHTS = flags.DEFINE_enum("weights", "last", ["last", "best", "ema"], "Of the run.")
 _VERSION = flags.DEFINE_integer("version", None, "The version's number; one more than the highest unless given.")

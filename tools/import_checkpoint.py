@@ -11,7 +11,7 @@ from absl import flags
 from divco_tf.tools import _app
 
 _CHECKPOINT = flags.DEFINE_string(
-    "checkpoint", None, "The file: .pth.tar or .pth, of torch.save, or .safetensors.", required=True
+    "checkpoint", None, "The file, required: .pth.tar or .pth, of torch.save, or .safetensors.", required=True
 )
 _WEIGHTS = flags.DEFINE_string(
     "weights",
@@ -20,7 +20,7 @@ _WEIGHTS = flags.DEFINE_string(
 )
 _BACKBONE = flags.DEFINE_string("backbone", None, "The name of a registered backbone.")
 _SPLIT_FACTOR = flags.DEFINE_integer("split_factor", 1, "S, the number of small networks.")
-_NUM_CLASSES = flags.DEFINE_integer("num_classes", None, "K.", required=True)
+_NUM_CLASSES = flags.DEFINE_integer("num_classes", None, "K, required.", required=True)
 _IMAGE_SIZE = flags.DEFINE_integer("image_size", None, "Pixels a side; the dataset's unless given.")
 _DATASET = flags.DEFINE_string(
     "dataset", None, "Whose images it takes, normalised that way; unless given, the authors' of so many classes."

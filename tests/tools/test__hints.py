@@ -1,11 +1,11 @@
 """Hints of the library as they are typed."""
 
+import re
+
 import pytest
 from absl import flags
 
-import divco_tf.runs.experiment
-import divco_tf.runs.options  # noqa: F401 the classes whose fields are bound
-from divco_tf.tools import _hints
+from divco_tf.tools import _configs, _hints
 from tests.tools.in_process import fresh_program
 
 
@@ -44,9 +44,12 @@ def test_a_setting_of_a_hint_is_a_flag_or_a_binding(program, message, typed):
         assert _hints.as_typed(message) == typed
 
 
-def test_every_place_that_is_bound_exists():
-    for module, name in _hints._BOUND.values():
-        assert _hints._fields(module, name)
+def test_base_gin_imports_all_that_hints_bind():
+    base = (_configs.configs_dir() / "base.gin").read_text()
+    imported = re.findall(r"^from \S+ import (\w+)$", base, re.MULTILINE)
+    for name in ("epochs", "strategy", "momentum", "staircase", "floor", "branches"):
+        (selector,) = _hints._selectors(name)
+        assert selector.partition(".")[0] in imported
 
 
 def test_a_refusal_of_training_speaks_of_bindings(divco, tmp_path):

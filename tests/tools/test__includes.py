@@ -74,12 +74,11 @@ def test_a_circle_is_refused_in_one_line(user, length):
     assert len(line) < 200
 
 
-def test_a_chain_that_is_too_deep_is_refused_and_a_shorter_one_is_read(user):
-    for number in range(60):
+def test_a_long_chain_is_read(user):
+    for number in range(50):
         config(user / f"{number}.gin", f'include "{number + 1}.gin"')
-    config(user / "60.gin", "toy.train.size = 9")
-    assert "includes are too deep. Received: more than 50" in refusal("0.gin")
-    _configs.parse_config("12.gin")
+    config(user / "50.gin", "toy.train.size = 9")
+    _configs.parse_config("0.gin")
     assert bound("toy.train.size") == 9
 
 

@@ -42,7 +42,7 @@ def test_version_alone_is_the_programs_own(divco):
     [
         (["--export_dir=exports", "--weights=bset"], "bset"),
         (["--export_dir=exports", "--vresion=2"], "version"),
-        (["--export_dir=exports", "--version=two"], "--version is a whole number. Received: two"),
+        (["--export_dir=exports", "--version=two"], "flag --version=two: invalid literal for int()"),
         (["--export_dir=file/exports"], "export directory cannot be written"),
         ([], "--export_dir is missing"),
     ],
