@@ -7,7 +7,7 @@ os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
 
 import pytest
 
-from divco_tf.tools._app import load_tensorflow
+from divco_tf.tools.shared.app import load_tensorflow
 
 
 def pytest_configure(config) -> None:

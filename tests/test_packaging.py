@@ -78,7 +78,7 @@ def python(site: pathlib.Path, code: str) -> subprocess.CompletedProcess:
 
 
 def test_the_configs_of_an_unpacked_wheel_are_found_beside_the_package(unpacked):
-    process = python(unpacked, "from divco_tf.tools import _configs; print(_configs.configs_dir())")
+    process = python(unpacked, "from divco_tf.tools.shared import configs; print(configs.configs_dir())")
     assert process.stdout.strip() == str(unpacked / "divco_tf" / "configs"), process.stderr
 
 

@@ -30,7 +30,7 @@ from absl import flags
 
 from divco_tf import files
 from divco_tf.errors import InputError
-from divco_tf.tools import _app, _streams
+from divco_tf.tools.shared import app, streams
 
 COMMANDS = {  # and the module whose `run` takes the flags of its parameters' names, and has their defaults
     **{name: name for name in ("step", "grouped", "views", "memory", "scaling", "xla")},
@@ -60,11 +60,11 @@ def main(command: str) -> None:
     """Runs the command, prints its table and its JSON."""
     if _OUT.value:
         _check_out(pathlib.Path(_OUT.value))
-    _app.load_tensorflow()
+    app.load_tensorflow()
     run = run_of(command)
-    result = run(**_arguments(command, run), report=_streams.tell)
-    from divco_tf.tools._tables import table
+    result = run(**_arguments(command, run), report=streams.tell)
     from divco_tf.tools.benchmarks.step import machine
+    from divco_tf.tools.shared.tables import table
 
     for head, rows in result.get("tables") or [(result["head"], result["rows"])]:
         print(table(head, rows), end="\n\n" if "tables" in result else "\n")
@@ -118,7 +118,7 @@ def _check_out(path: pathlib.Path) -> None:
 
 def run() -> None:
     """The console script."""
-    _app.run(main, program="divco-benchmark", commands=tuple(COMMANDS))
+    app.run(main, program="divco-benchmark", commands=tuple(COMMANDS))
 
 
 if __name__ == "__main__":

@@ -11,14 +11,14 @@ from absl import flags
 
 from divco_tf.data.datasets import SPLITS
 from divco_tf.errors import InputError
-from divco_tf.tools import _app, _configs
+from divco_tf.tools.shared import app, configs
 
 _MODEL_DIR = flags.DEFINE_multi_string(
     "model_dir", [], "The folder of a run; several are separated by commas, or given by a flag each."
 )
 _SAVED_MODEL = flags.DEFINE_string("saved_model", None, "An exported SavedModel; it or --model_dir is required.")
 _DATASET = flags.DEFINE_string("dataset", None, "Of --saved_model, which requires it: the name of a dataset.")
-_DATA_DIR = _app.data_dir_flag()
+_DATA_DIR = app.data_dir_flag()
 _SPLIT = flags.DEFINE_enum("split", "test", sorted(SPLITS), "Which images.")
 _WEIGHTS = flags.DEFINE_enum("weights", "last", ["last", "best", "ema"], "Of a run.")
 _BATCH_SIZE = flags.DEFINE_integer(
@@ -41,9 +41,9 @@ def main() -> None:
     _check_flags()
     model_dirs = [folder for value in _MODEL_DIR.value for folder in _folders(value)]
     for folder in model_dirs:
-        _app.check_model_dir(folder)
-    _app.load_tensorflow()
-    from divco_tf.tools._tables import evaluation_table
+        app.check_model_dir(folder)
+    app.load_tensorflow()
+    from divco_tf.tools.shared.tables import evaluation_table
 
     evaluations = _evaluate_export() if _SAVED_MODEL.value else _evaluate_runs(model_dirs)
     if _JSON.value:
@@ -80,7 +80,7 @@ def _evaluate_runs(model_dirs: list[str]) -> dict:
     options |= {"data_dir": _DATA_DIR.value, "split": _SPLIT.value, "weights": _WEIGHTS.value}
     evaluations = {}
     for model_dir in model_dirs:
-        with _configs.modules_of(model_dir):
+        with configs.modules_of(model_dir):
             evaluations[model_dir] = evaluate(model_dir, **options)
     return evaluations
 
@@ -95,7 +95,7 @@ def _evaluate_export() -> dict:
 
 def run() -> None:
     """The console script."""
-    _app.run(main, program="divco-evaluate")
+    app.run(main, program="divco-evaluate")
 
 
 if __name__ == "__main__":

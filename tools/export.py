@@ -8,9 +8,9 @@ import shlex
 
 from absl import flags
 
-from divco_tf.tools import _app, _configs
+from divco_tf.tools.shared import app, configs
 
-_MODEL_DIR = _app.model_dir_flag()
+_MODEL_DIR = app.model_dir_flag()
 _EXPORT_DIR = flags.DEFINE_string(
     "export_dir", None, "Where versions lie, each in a folder of its number; required.", required=True
 )
@@ -21,11 +21,11 @@ _BRANCH_PROBABILITIES = flags.DEFINE_bool("branch_probabilities", False, "Return
 
 def main() -> None:
     """Exports, and says what lies where and how it is served."""
-    _app.check_model_dir(_MODEL_DIR.value)
-    _app.load_tensorflow()
+    app.check_model_dir(_MODEL_DIR.value)
+    app.load_tensorflow()
     from divco_tf.serving.export import export, read_record, signature_lines
 
-    with _configs.modules_of(_MODEL_DIR.value):
+    with configs.modules_of(_MODEL_DIR.value):
         folder = export(
             _MODEL_DIR.value,
             export_dir=_EXPORT_DIR.value,
@@ -58,7 +58,7 @@ def server_line(base_path: pathlib.Path) -> str:
 
 def run() -> None:
     """The console script divco-export."""
-    _app.run(main, program="divco-export")
+    app.run(main, program="divco-export")
 
 
 if __name__ == "__main__":

@@ -8,7 +8,7 @@ import pathlib
 
 from absl import flags
 
-from divco_tf.tools import _app
+from divco_tf.tools.shared import app
 
 _CHECKPOINT = flags.DEFINE_string(
     "checkpoint", None, "The file, required: .pth.tar or .pth, of torch.save, or .safetensors.", required=True
@@ -25,7 +25,7 @@ _IMAGE_SIZE = flags.DEFINE_integer("image_size", None, "Pixels a side; the datas
 _DATASET = flags.DEFINE_string(
     "dataset", None, "Whose images it takes, normalised that way; unless given, the authors' of so many classes."
 )
-_MODEL_DIR = _app.model_dir_flag()
+_MODEL_DIR = app.model_dir_flag()
 
 
 def main() -> None:
@@ -35,10 +35,10 @@ def main() -> None:
     from divco_tf.torch_files.checkpoint import read_checkpoint
 
     if _BACKBONE.value is None:
-        raise _app.missing_flag("backbone", BACKBONES.names())
+        raise app.missing_flag("backbone", BACKBONES.names())
     branch_spec(_BACKBONE.value, split_factor=_SPLIT_FACTOR.value)  # refused, as the file, before TensorFlow starts
     checkpoint = read_checkpoint(_CHECKPOINT.value, key=_WEIGHTS.value)
-    _app.load_tensorflow()
+    app.load_tensorflow()
     from divco_tf.runs.imported import import_checkpoint
 
     run = import_checkpoint(
@@ -60,7 +60,7 @@ def main() -> None:
 
 def run() -> None:
     """The console script divco-import."""
-    _app.run(main, program="divco-import")
+    app.run(main, program="divco-import")
 
 
 if __name__ == "__main__":

@@ -19,7 +19,7 @@ from collections.abc import Sequence
 from typing import BinaryIO
 
 from divco_tf.errors import InputError
-from divco_tf.tools import _app, _streams
+from divco_tf.tools.shared import app, streams
 
 
 def main(count: str, command: Sequence[str], environment: dict[str, str]) -> None:
@@ -38,7 +38,7 @@ def main(count: str, command: Sequence[str], environment: dict[str, str]) -> Non
     for index in range(int(count)):
         task = {"cluster": {"worker": addresses}, "task": {"type": "worker", "index": index}}
         workers.append(_started(command, {**environment, "TF_CONFIG": json.dumps(task)}))
-        _streams.tell(f"divco-launch: worker {index}: TF_CONFIG='{json.dumps(task)}'")
+        streams.tell(f"divco-launch: worker {index}: TF_CONFIG='{json.dumps(task)}'")
         readers.append(threading.Thread(target=_tell, args=(index, workers[-1].stdout), daemon=True))
         readers[-1].start()
     statuses = [worker.wait() for worker in workers]
@@ -82,7 +82,7 @@ _TELLING = threading.Lock()
 def _tell(index: int, output: BinaryIO) -> None:
     for line in output:
         with _TELLING:
-            _streams.tell(f"[worker {index}] {line.decode(errors='backslashreplace').rstrip(os.linesep)}")
+            streams.tell(f"[worker {index}] {line.decode(errors='backslashreplace').rstrip(os.linesep)}")
 
 
 def run() -> None:
@@ -90,7 +90,7 @@ def run() -> None:
     environment = dict(os.environ)  # as it was given to us
     split = next((place for place, text in enumerate(sys.argv) if place and not text.startswith("-")), len(sys.argv))
     sys.argv, (count, *command) = sys.argv[:split], sys.argv[split:] or [""]
-    _app.run(lambda: main(count, command, environment), program="divco-launch", usage="WORKERS COMMAND ...")
+    app.run(lambda: main(count, command, environment), program="divco-launch", usage="WORKERS COMMAND ...")
 
 
 if __name__ == "__main__":

@@ -16,7 +16,7 @@ from absl import flags
 
 from divco_tf.errors import InputError
 from divco_tf.models.divide import BUDGETS, RULES
-from divco_tf.tools import _app
+from divco_tf.tools.shared import app
 
 if TYPE_CHECKING:
     from divco_tf.models.summary import Summary
@@ -57,7 +57,7 @@ def _print_list() -> None:
 
 
 def _print_all() -> None:
-    _app.load_tensorflow()
+    app.load_tensorflow()
     from divco_tf.models.backbones.registry import BACKBONES
     from divco_tf.tools.reports.backbone_table import backbone_table, summaries
 
@@ -65,7 +65,7 @@ def _print_all() -> None:
 
 
 def _print_paper() -> None:
-    _app.load_tensorflow()
+    app.load_tensorflow()
     from divco_tf.tools.reports.paper_rows import count_rows, paper_table, paper_tables
 
     rows = paper_tables()["rows"]
@@ -90,11 +90,11 @@ def _print_summary() -> None:
     from divco_tf.models.division import check_division
 
     if _BACKBONE.value is None:
-        raise _app.missing_flag("backbone", BACKBONES.names())
+        raise app.missing_flag("backbone", BACKBONES.names())
     split_factors, options = _split_factors(), {"rule": _RULE.value, "budget": _BUDGET.value}
     for split_factor in split_factors:  # refuses before TensorFlow is imported
         check_division(_BACKBONE.value, split_factor=split_factor, **options)
-    _app.load_tensorflow()
+    app.load_tensorflow()
     from divco_tf.models.sizes import Sizes
     from divco_tf.models.summary import summarize
 
@@ -124,7 +124,7 @@ def _split_factors() -> list[int]:
 
 def _branches(summary: "Summary") -> str:
     """A row a branch, and the whole."""
-    from divco_tf.tools._tables import table
+    from divco_tf.tools.shared.tables import table
 
     branch = (f"{summary.parameters_per_branch:,}", f"{summary.multiply_adds_per_branch:,}")
     branch += (_named(summary.width), _named(summary.regularisation))
@@ -140,7 +140,7 @@ def _branches(summary: "Summary") -> str:
 
 def _comparison(large: "Summary", summaries: list["Summary"]) -> str:
     """A row a split factor, with the S networks' sizes and their shares of the large network's."""
-    from divco_tf.tools._tables import table
+    from divco_tf.tools.shared.tables import table
 
     rows = [
         (
@@ -163,7 +163,7 @@ def _named(values: dict[str, float]) -> str:
 
 def run() -> None:
     """The console script."""
-    _app.run(main, program="divco-summarize")
+    app.run(main, program="divco-summarize")
 
 
 if __name__ == "__main__":

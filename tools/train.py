@@ -11,11 +11,11 @@ import sys
 from absl import flags
 
 from divco_tf.errors import InputError
-from divco_tf.tools import _app, _configs, _hints, _streams
+from divco_tf.tools.shared import app, configs, hints, streams
 
-_CONFIG, _BIND = _app.config_flags()
-_MODEL_DIR = _app.model_dir_flag()
-_DATA_DIR = _app.data_dir_flag()
+_CONFIG, _BIND = app.config_flags()
+_MODEL_DIR = app.model_dir_flag()
+_DATA_DIR = app.data_dir_flag()
 _EXTEND = flags.DEFINE_bool("extend", False, "Train a finished run for the more epochs that its config asks for now.")
 _DRY_RUN = flags.DEFINE_bool(
     "dry_run",
@@ -35,10 +35,10 @@ def main() -> None:
 
 def _plan(config: str) -> None:
     """Prints the plan of a config, or of all that a pattern finds: those that are refused are told at the end."""
-    names = _configs.matching_configs(config) if "*" in config else [config]
+    names = configs.matching_configs(config) if "*" in config else [config]
     for name in names:
-        _configs.find_config(name)
-    _app.load_tensorflow()
+        configs.find_config(name)
+    app.load_tensorflow()
     from divco_tf.runs.plan import plan
 
     refused: dict[str, InputError] = {}
@@ -47,19 +47,19 @@ def _plan(config: str) -> None:
         if len(names) > 1:
             print(f"{name}")
         try:
-            _configs.parse_config(name, _BIND.value)
+            configs.parse_config(name, _BIND.value)
             described = plan(
-                _configs.experiment(),
+                configs.experiment(),
                 model_dir=_MODEL_DIR.value,
                 data_dir=_DATA_DIR.value,
-                options=_configs.options(),
+                options=configs.options(),
                 extend=_EXTEND.value,
             )
         except InputError as error:
             if len(names) == 1:
                 raise
             refused[name] = error
-            print(_hints.as_typed(str(error)))
+            print(hints.as_typed(str(error)))
         else:
             print(*described.lines(), sep="\n")
             unready += [name] * bool(described.problems)
@@ -72,14 +72,14 @@ def _plan(config: str) -> None:
 
 def _train(config: str) -> None:
     """Trains, and prints what came of it."""
-    _configs.find_config(config)
-    _app.load_tensorflow()
-    _configs.parse_config(config, _BIND.value)
-    experiment, options = _configs.experiment(), _configs.options()
+    configs.find_config(config)
+    app.load_tensorflow()
+    configs.parse_config(config, _BIND.value)
+    experiment, options = configs.experiment(), configs.options()
 
     from divco_tf.runs.loop import train
     from divco_tf.runtime.compute import resolve_jit, share_cores
-    from divco_tf.tools._tables import evaluation_table
+    from divco_tf.tools.shared.tables import evaluation_table
 
     if not resolve_jit(options.jit):  # XLA wants all cores for one branch: divco-benchmark step --xla
         share_cores(1 if options.branches_in_turn else experiment.split_factor)
@@ -90,15 +90,15 @@ def _train(config: str) -> None:
         data_dir=_DATA_DIR.value,
         options=options,
         extend=_EXTEND.value,
-        report=_streams.tell,
-        operative_config=_configs.operative_config(),
+        report=streams.tell,
+        operative_config=configs.operative_config(),
     )
     print(evaluation_table({model_dir.name: evaluation}))
 
 
 def run() -> None:
     """The console script."""
-    _app.run(main, program="divco-train")
+    app.run(main, program="divco-train")
 
 
 if __name__ == "__main__":

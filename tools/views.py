@@ -12,14 +12,14 @@ from typing import TYPE_CHECKING
 
 from absl import flags
 
-from divco_tf.tools import _app, _configs
+from divco_tf.tools.shared import app, configs
 
 if TYPE_CHECKING:
     from divco_tf.runs.experiment import Experiment
     from divco_tf.runs.options import Options
 
-_CONFIG, _BIND = _app.config_flags()
-_DATA_DIR = _app.data_dir_flag()
+_CONFIG, _BIND = app.config_flags()
+_DATA_DIR = app.data_dir_flag()
 _OUT = flags.DEFINE_string("out", None, "The sheet, a PNG file.")
 _STEP = flags.DEFINE_integer("step", 0, "The training step whose batch is shown.", lower_bound=0)
 _IMAGES = flags.DEFINE_integer("images", 8, "Rows of the sheet.", lower_bound=1)
@@ -30,16 +30,16 @@ _SPLIT = flags.DEFINE_string("split", None, "Of --check: train, held_out or test
 def main() -> None:
     """Draws the sheet, or checks the data."""
     if bool(_OUT.value) == _CHECK.value:
-        raise _app.InputError(
+        raise app.InputError(
             f"Give either --out or --check. Received: out={_OUT.value!r}, check={_CHECK.value}; --out views.png draws "
             "a sheet."
         )
-    _configs.find_config(_CONFIG.value)
+    configs.find_config(_CONFIG.value)
     if _OUT.value and pathlib.Path(_OUT.value).suffix.lower() != ".png":
-        raise _app.InputError(f"A sheet is a PNG file. Received: {_OUT.value}; views.png would work.")
-    _app.load_tensorflow()
-    _configs.parse_config(_CONFIG.value, _BIND.value)
-    experiment, options = _configs.experiment(), _configs.options()
+        raise app.InputError(f"A sheet is a PNG file. Received: {_OUT.value}; views.png would work.")
+    app.load_tensorflow()
+    configs.parse_config(_CONFIG.value, _BIND.value)
+    experiment, options = configs.experiment(), configs.options()
     if _CHECK.value:
         _check(experiment, options)
     else:
@@ -53,7 +53,7 @@ def _check(experiment: "Experiment", options: "Options") -> None:
     for split in [_SPLIT.value] if _SPLIT.value else ["train", *["held_out"] * bool(experiment.held_out), "test"]:
         try:
             sources[split] = experiment.open(split, data_dir=_DATA_DIR.value, on_error="skip", memory_budget=0)
-        except _app.InputError as error:
+        except app.InputError as error:
             if not sources:
                 raise
             refusals.append(f"The {split.replace('_', '-')} images cannot be listed: {error}")
@@ -67,7 +67,7 @@ def _check(experiment: "Experiment", options: "Options") -> None:
         print(note)
     if refusals or problems:
         also = f", and {len(refusals)} splits cannot be listed" if refusals else ""
-        raise _app.RunError(f"{len(problems)} images cannot be read{also}.")
+        raise app.RunError(f"{len(problems)} images cannot be read{also}.")
 
 
 def _draw(experiment: "Experiment", options: "Options") -> None:
@@ -91,7 +91,7 @@ def _draw(experiment: "Experiment", options: "Options") -> None:
 
 def run() -> None:
     """The console script."""
-    _app.run(main, program="divco-views")
+    app.run(main, program="divco-views")
 
 
 if __name__ == "__main__":

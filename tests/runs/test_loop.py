@@ -17,7 +17,7 @@ from divco_tf.runs.options import Options
 from divco_tf.runs.progress import StepTimes
 from divco_tf.runs.records.metrics_json import Records
 from divco_tf.runtime.interrupts import Interrupts
-from divco_tf.tools import _configs
+from divco_tf.tools.shared import configs
 from divco_tf.training.losses import CoTraining
 from divco_tf.training.optim.learning_rate import LearningRate
 from tests import tiny
@@ -215,18 +215,18 @@ def test_the_operative_config_describes_the_run_again(tmp_path, monkeypatch):
         *("learning_rate.LearningRate.warmup_epochs=0", "experiment.Experiment.overrides={'dropout': 0.25}"),
         *("experiment.Experiment.batch_size=256", "options.Options.threads=1"),
     ]
-    _configs.parse_config("digits/wide_resnet10_2_split4", bindings)
-    described, options = _configs.experiment(), _configs.options()
+    configs.parse_config("digits/wide_resnet10_2_split4", bindings)
+    described, options = configs.experiment(), configs.options()
     train(
         described,
         model_dir=tmp_path,
         options=options,
-        operative_config=_configs.operative_config(),
+        operative_config=configs.operative_config(),
         report=lambda line: None,
     )
     monkeypatch.chdir(tmp_path)
-    _configs.parse_config(str(tmp_path / "config.gin"))
-    assert (_configs.experiment(), _configs.options()) == (described, options)
+    configs.parse_config(str(tmp_path / "config.gin"))
+    assert (configs.experiment(), configs.options()) == (described, options)
     gin.clear_config()
 
 

@@ -20,7 +20,7 @@ from divco_tf.runs.records.checkpoints import Checkpoints
 from divco_tf.runs.records.experiment_json import RECORD, write_record
 from divco_tf.runs.warm_start import WarmStart, warm_start
 from divco_tf.runtime.strategy import make_strategy
-from divco_tf.tools import _configs
+from divco_tf.tools.shared import configs
 from tests import tiny
 from tests.runs import runs
 from tests.runs.refusals import DIGITS
@@ -245,9 +245,9 @@ def test_gin_binds_it():
         "experiment.Experiment.ema_decay = 0.999",
     ]
     try:
-        _configs.parse_config("digits/wide_resnet10_2_split4", bindings)
-        described = _configs.experiment()
+        configs.parse_config("digits/wide_resnet10_2_split4", bindings)
+        described = configs.experiment()
         assert described.warm_start == WarmStart("runs/a", branches=(0,)) and described.ema_decay == 0.999
-        assert "WarmStart.model_dir = 'runs/a'" in _configs.operative_config()
+        assert "WarmStart.model_dir = 'runs/a'" in configs.operative_config()
     finally:
         gin.clear_config()

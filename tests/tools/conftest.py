@@ -5,7 +5,7 @@ import sys
 import gin
 import pytest
 
-from divco_tf.tools import _configs, _includes
+from divco_tf.tools.shared import configs, includes
 from tests.tools.in_process import Programs
 
 BASE = """
@@ -33,7 +33,7 @@ def toy_configs(tmp_path, monkeypatch):
     (folder / "digits").mkdir(parents=True)
     (folder / "base.gin").write_text(BASE)
     (folder / "digits" / "row.gin").write_text(ROW)
-    for module in (_configs, _includes):
+    for module in (configs, includes):
         monkeypatch.setattr(module, "configs_dir", lambda: folder)
     monkeypatch.setattr(sys, "path", [*sys.path])  # what a config may import is added
     monkeypatch.chdir(folder)

@@ -11,9 +11,9 @@ from typing import Any
 import pytest
 from absl import flags
 
-from divco_tf.tools import _app
+from divco_tf.tools.shared import app
 
-TOOLS = pathlib.Path(_app.__file__).parent
+TOOLS = pathlib.Path(app.__file__).parents[1]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -26,7 +26,7 @@ class Result:
 
 
 class Programs:
-    """Calls tools/<name>.py through `_app.run`, as the console script does, but for absl's own set-up of logging.
+    """Calls tools/<name>.py through `app.run`, as the console script does, but for absl's own set-up of logging.
 
     Args:
       monkeypatch, capfd: pytest's.
@@ -43,7 +43,7 @@ class Programs:
 
         With `main` in place of the program's own, its flags are parsed and nothing else is done.
         """
-        self._patch.setattr(_app.app, "run", lambda main, flags_parser: sys.exit(main(flags_parser(sys.argv))))
+        self._patch.setattr(app.app, "run", lambda main, flags_parser: sys.exit(main(flags_parser(sys.argv))))
         self._patch.setattr(sys, "argv", [f"divco-{name}", *arguments])
         self._capfd.readouterr()
         with fresh_program(name, self._folder) as module, pytest.raises(SystemExit) as ended:

@@ -17,7 +17,7 @@ from divco_tf.models.division import branch_spec
 from divco_tf.models.template import build_network
 from divco_tf.tools.benchmarks import checkpoint, compile_time, memory, step
 from tests.runs import runs
-from tests.tools.in_process import fresh_program
+from tests.tools.in_process import TOOLS, fresh_program
 from tests.tools.told_times import told_times  # noqa: F401 the fixture
 
 SIZES = {"num_classes": 3, "input_shape": (8, 8, 3)}
@@ -241,6 +241,16 @@ def test_every_flag_is_a_parameter_of_a_command_and_has_its_default_there(divco)
         assert all(
             parameter.default is not parameter.empty for name, parameter in parameters.items() if name != "report"
         )
+
+
+def test_commands_of_the_results_have_flags_that_they_take(divco):
+    text = (TOOLS.parent / "docs" / "results.md").read_text()
+    told = re.findall(r"divco-benchmark (\w+)((?: --[^`\n]*)?)", text)
+    assert len(told) > 15
+    with fresh_program("benchmark") as program:
+        for command, given in told:
+            parameters = inspect.signature(program.run_of(command)).parameters
+            assert set(re.findall(r"--(\w+)", given)) - {"out"} <= set(parameters), (command, given)
 
 
 def test_what_needs_the_laboratory_says_that_it_needs_a_checkout(divco, monkeypatch):

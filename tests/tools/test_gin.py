@@ -11,12 +11,12 @@ from divco_tf.models.divide import divide_weight_decay
 from divco_tf.models.summary import summarize
 from divco_tf.runs.experiment import Experiment
 from divco_tf.runs.options import Options
-from divco_tf.tools import _configs
+from divco_tf.tools.shared import configs
 from divco_tf.training.optim.rules import RMSpropTF
 from tests.reference import load_json
 from tests.tools.published import ROWS, arch, record_of
 
-NAMES = _configs.config_names()
+NAMES = configs.config_names()
 EXPERIMENTS = [name for name in NAMES if re.search(r"/\w+_split\d+", name)]
 RECIPES = [*ROWS, *(f"cifar10/wide_resnet16_8_split{split}" for split in (1, 2, 4))]  # the latter are no rows
 
@@ -35,8 +35,8 @@ def experiment(name):
 @functools.cache  # both are frozen
 def described(name: str) -> tuple[Experiment, Options]:
     """What a shipped config describes."""
-    _configs.parse_config(name)
-    return _configs.experiment(), _configs.options()
+    configs.parse_config(name)
+    return configs.experiment(), configs.options()
 
 
 def parsed(name: str) -> Experiment:
@@ -44,13 +44,13 @@ def parsed(name: str) -> Experiment:
 
 
 def text(name: str) -> str:
-    return (_configs.configs_dir() / f"{name}.gin").read_text()
+    return (configs.configs_dir() / f"{name}.gin").read_text()
 
 
 def test_a_config_is_an_experiment_unless_others_include_it():
     included = {path.removesuffix(".gin") for name in NAMES for path in re.findall(r'include "(.+)"', text(name))}
     assert included <= set(NAMES)
-    assert EXPERIMENTS == _configs.experiment_names() == [name for name in NAMES if name not in included]
+    assert EXPERIMENTS == configs.experiment_names() == [name for name in NAMES if name not in included]
 
 
 def test_every_published_row_has_a_config_of_its_own():
@@ -162,8 +162,8 @@ def test_the_recipe_is_that_of_the_authors_script(name, experiment):
 def test_the_authors_other_optimizer_is_one_binding_away():
     """Their RMSpropTF for EfficientNet: alpha 0.9, epsilon 0.001 inside the root, momentum 0.9, L2."""
     bindings = ['optimizer.OptimizerConfig.name="rmsprop_tf"']
-    _configs.parse_config("imagenet/efficientnet_b7_split1_crop320", bindings)
-    built = _configs.experiment().optimizer.build(0.256)
+    configs.parse_config("imagenet/efficientnet_b7_split1_crop320", bindings)
+    built = configs.experiment().optimizer.build(0.256)
     assert type(built) is RMSpropTF and (built.alpha, built.epsilon, built.momentum) == (0.9, 0.001, 0.9)
     assert built.decay == 1e-5 and "gamma" not in built.exclude_from_decay
     told = load_json("hyperparameters.json")["optimizers"]["RMSpropTF"]

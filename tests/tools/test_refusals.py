@@ -198,9 +198,9 @@ SEVERAL = """
 import json, os, sys
 
 os.environ["TF_CPP_MIN_LOG_LEVEL"] = "2"
-from divco_tf.tools import _app
+from divco_tf.tools.shared import app
 
-_app.load_tensorflow()
+app.load_tensorflow()
 import tests.tiny
 from tests.tools.in_process import fresh_program
 

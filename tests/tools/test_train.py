@@ -10,7 +10,7 @@ import pytest
 from divco_tf.data.sources import open_source
 from divco_tf.runs.model_dir import load
 from divco_tf.runtime import compute
-from divco_tf.tools import _configs
+from divco_tf.tools.shared import configs
 from tests.data.images import image_folder, photograph
 from tests.runs import runs
 
@@ -25,7 +25,7 @@ TINY = (
 DIGITS = ("--config=digits/wide_resnet10_2_split4", *TINY, "--bind=experiment.Experiment.batch_size=256")
 FOLDER = ("--config=image_folder/wide_resnet16_8_split4", *TINY, "--bind=experiment.Experiment.batch_size=8")
 
-ROWS = [name for name in _configs.config_names() if re.search(r"/\w+_split\d+", name)]
+ROWS = [name for name in configs.config_names() if re.search(r"/\w+_split\d+", name)]
 SOME_ROWS = ("digits/wide_resnet10_2_split4", "cifar10/resnext29_8x64d_split2", "imagenet/wide_resnet50_2_split2")
 
 
@@ -74,8 +74,8 @@ def test_config_gin_describes_the_run_again(divco, tmp_path):
     one, two = (json.loads((tmp_path / name / "experiment.json").read_text()) for name in ("one", "two"))
     assert one == two
     runs.assert_same_run(tmp_path / "one", tmp_path / "two")
-    _configs.parse_config(str(config))
-    assert _configs.experiment().batch_size == 256 and _configs.options().threads == 1
+    configs.parse_config(str(config))
+    assert configs.experiment().batch_size == 256 and configs.options().threads == 1
     gin.clear_config()
 
 

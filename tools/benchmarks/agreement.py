@@ -213,9 +213,9 @@ def _largest(some: list[keras.Variable], others: list[keras.Variable]) -> float:
 
 
 def _train(case: Case, model_dir: pathlib.Path) -> None:
-    from divco_tf.tools import _app
+    from divco_tf.tools.shared import app
 
-    _app.load_tensorflow()
+    app.load_tensorflow()
     import tensorflow as tf
 
     if case.devices > 1 and case.workers == 1:

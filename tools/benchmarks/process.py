@@ -12,7 +12,7 @@ from collections.abc import Callable
 from typing import Any
 
 from divco_tf.errors import RunError
-from divco_tf.tools import _app
+from divco_tf.tools.shared import app
 
 Step = Callable[[], Any]
 _PEAK = "peak"
@@ -123,7 +123,7 @@ def _serve(pipe: Any, cpu_threads: int | None, logical_cpus: int, measures_memor
 
 
 def _answer(pipe: Any, cpu_threads: int | None, logical_cpus: int, measures_memory: bool) -> None:
-    _app.load_tensorflow()
+    app.load_tensorflow()
     import tensorflow as tf
 
     from divco_tf.runtime.compute import share_cores

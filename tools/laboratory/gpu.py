@@ -22,16 +22,16 @@ from absl import flags
 
 from divco_tf import files
 from divco_tf.errors import InputError
-from divco_tf.tools import _app
-from divco_tf.tools._tables import table
+from divco_tf.tools.shared import app
+from divco_tf.tools.shared.tables import table
 
 TOOLS = pathlib.Path(__file__).parents[1]
 PRECISIONS = ("float32", "mixed_bfloat16", "mixed_float16")
 STRATEGIES = ("one_device", "mirrored", "branch_parallel")
 MACHINE = """
 import json
-from divco_tf.tools import _app
-_app.load_tensorflow()
+from divco_tf.tools.shared import app
+app.load_tensorflow()
 from divco_tf.tools.benchmarks.step import machine
 print(json.dumps(machine()))
 """
@@ -207,7 +207,7 @@ def _define_flags() -> None:
 
 def run() -> None:
     """The script."""
-    _app.run(main, program="gpu")
+    app.run(main, program="gpu")
 
 
 if __name__ == "__main__":

@@ -5,13 +5,13 @@ import sys
 
 import numpy as np
 
-from divco_tf.tools import _app
+from divco_tf.tools.shared import app
 
 
 def main(model_dir: str, path: str) -> None:
     """Writes images uint8 [N, H, W, 3] and the ensemble's probabilities [N, K]."""
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
-    _app.load_tensorflow()
+    app.load_tensorflow()
     import divco_tf
     from divco_tf.training import losses
 

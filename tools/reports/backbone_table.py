@@ -7,7 +7,7 @@ from divco_tf.errors import InputError
 from divco_tf.models.backbones.registry import BACKBONES
 from divco_tf.models.divide import widths
 from divco_tf.models.division import branch_spec
-from divco_tf.tools._tables import markdown_table, table
+from divco_tf.tools.shared.tables import markdown_table, table
 
 if TYPE_CHECKING:
     from divco_tf.models.summary import Summary

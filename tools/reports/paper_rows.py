@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING, Any
 from divco_tf import compat
 from divco_tf.data.datasets import get_dataset
 from divco_tf.models.division import branch_spec
-from divco_tf.tools._configs import configs_dir
-from divco_tf.tools._tables import markdown_table, table
+from divco_tf.tools.shared.configs import configs_dir
+from divco_tf.tools.shared.tables import markdown_table, table
 
 if TYPE_CHECKING:
     import keras

@@ -190,7 +190,7 @@ def evenness(by_seed: list[dict[str, float]]) -> dict[str, float]:
 
 
 if __name__ == "__main__":
-    from divco_tf.tools._tables import markdown_table
+    from divco_tf.tools.shared.tables import markdown_table
 
     print(markdown_table(*table({name: p_values(name) for name in POLICIES})), end="\n\n")
     print(markdown_table(*table({"correlations": independence()})), end=f"\n\nEvenness over {SEEDS} seeds:\n\n")

@@ -13,9 +13,9 @@ import gin
 
 from divco_tf.errors import InputError
 from divco_tf.registry import did_you_mean
-from divco_tf.tools import _includes, _old_names
-from divco_tf.tools._complaints import IMPORT, gin_complaint, macros
-from divco_tf.tools._includes import config_names, configs_dir
+from divco_tf.tools.shared import includes, old_names
+from divco_tf.tools.shared.complaints import IMPORT, gin_complaint, macros
+from divco_tf.tools.shared.includes import config_names, configs_dir
 
 if TYPE_CHECKING:
     from divco_tf.runs.experiment import Experiment
@@ -25,8 +25,8 @@ if TYPE_CHECKING:
 def experiment_names() -> list[str]:
     """Those of the shipped configs that are experiments: what others include is a part of them."""
     names = config_names()
-    texts = (_includes.read(configs_dir() / f"{name}.gin") for name in names)
-    included = {part for text in texts for part in _includes.included(text)}
+    texts = (includes.read(configs_dir() / f"{name}.gin") for name in names)
+    included = {part for text in texts for part in includes.included(text)}
     return [name for name in names if name not in included]
 
 
@@ -64,7 +64,7 @@ def find_config(config: str) -> pathlib.Path:
 def parse_config(config: str, bindings: Sequence[str] = ()) -> None:
     """Makes `config`, then `bindings`, the process's gin configuration, in place of any earlier one.
 
-    Bindings see what the config and its includes import; `_includes` says where includes and modules are found.
+    Bindings see what the config and its includes import; `includes` says where includes and modules are found.
 
     Args:
       config: as for `find_config`.
@@ -74,11 +74,11 @@ def parse_config(config: str, bindings: Sequence[str] = ()) -> None:
       InputError: no such config, or gin's complaint (unknown parameter, module or name; syntax; missing macro).
     """
     path = find_config(config)
-    _old_names.answer()
+    old_names.answer()
     gin.clear_config()
     logging.disable(logging.ERROR)  # gin logs an error for each folder that an include is not in
     try:
-        _includes.parse_config_file(path)
+        includes.parse_config_file(path)
         # Imports hold for one file only, so the bindings are given those of the config; config_str lists them.
         imports = [line for line in gin.config_str().splitlines() if IMPORT.match(line)]
         defined = macros()
@@ -122,9 +122,9 @@ def modules_of(model_dir: str) -> Iterator[None]:
     data. One that is not found is named if the block raises an InputError.
     """
     if not pathlib.Path.cwd().is_relative_to(pathlib.Path(model_dir).resolve()):
-        _includes.make_importable([pathlib.Path.cwd()])
+        includes.make_importable([pathlib.Path.cwd()])
     config, missing = pathlib.Path(model_dir, "config.gin"), []
-    for line in _includes.read(config).splitlines() if config.is_file() else ():
+    for line in includes.read(config).splitlines() if config.is_file() else ():
         match = IMPORT.match(line)
         if match and not line.startswith(("from __gin__ ", "from divco_tf.")):
             module = ".".join(filter(None, (match["package"], match["name"])))

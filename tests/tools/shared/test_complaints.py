@@ -4,9 +4,9 @@ import gin
 import pytest
 
 from divco_tf.errors import InputError
-from divco_tf.tools import _configs
-from divco_tf.tools._complaints import gin_complaint
-from tests.tools.test__configs import HEAD, refusal
+from divco_tf.tools.shared import configs
+from divco_tf.tools.shared.complaints import gin_complaint
+from tests.tools.shared.test_configs import HEAD, refusal
 
 
 @pytest.mark.parametrize(
@@ -57,7 +57,7 @@ def test_the_refused_line_is_named_by_file_and_number_through_includes(toy_confi
 
 def test_a_missing_value_is_a_complaint_about_the_config(toy_configs):
     (toy_configs / "mine.gin").write_text(HEAD + "toy.Rate.rule = 'step'\n")
-    _configs.parse_config("mine")
+    configs.parse_config("mine")
     with pytest.raises(TypeError) as caught:
         gin.get_configurable("toy.Rate")()
     complaint = gin_complaint(caught.value)
@@ -65,7 +65,7 @@ def test_a_missing_value_is_a_complaint_about_the_config(toy_configs):
 
 
 def test_an_error_of_a_configured_function_is_no_complaint_about_the_config(toy_configs):
-    _configs.parse_config("digits/row", ["toy.Rate.peak = -1.0"])
+    configs.parse_config("digits/row", ["toy.Rate.peak = -1.0"])
     with pytest.raises(InputError) as caught:
         gin.get_configurable("toy.Rate")()
     assert gin_complaint(caught.value) is None

@@ -4,8 +4,8 @@ import gin
 import pytest
 
 from divco_tf.errors import InputError
-from divco_tf.tools import _configs, _includes
-from tests.tools.test__configs import HEAD, bound, refusal
+from divco_tf.tools.shared import configs, includes
+from tests.tools.shared.test_configs import HEAD, bound, refusal
 
 
 @pytest.fixture
@@ -25,7 +25,7 @@ def config(path, *lines: str) -> str:
 
 def test_a_shipped_include_is_the_shipped_file_whatever_lies_here(user):
     config(user / "base.gin", "toy.train.size = 99")
-    _configs.parse_config("digits/row")
+    configs.parse_config("digits/row")
     assert bound("epochs/gin.macro.value") == 3 and "toy.train.size" not in gin.config_str()
 
 
@@ -34,32 +34,32 @@ def test_an_include_is_found_beside_its_file(user, name):
     config(user / "cfg" / "common.gin", "toy.train.size = 5")
     config(user / "cfg" / "sub" / "common.gin", "toy.train.size = 5")
     config(user / "common.gin", "toy.train.size = 6")
-    _configs.parse_config(config(user / "cfg" / "mine.gin", f"include '{name}'"))
+    configs.parse_config(config(user / "cfg" / "mine.gin", f"include '{name}'"))
     assert bound("toy.train.size") == 5
 
 
 @pytest.mark.parametrize("name", ["common.gin", "common"])
 def test_else_in_the_working_directory(user, name):
     config(user / "common.gin", "toy.train.size = 6")
-    _configs.parse_config(config(user / "cfg" / "mine.gin", f'include "{name}"  # shared'))
+    configs.parse_config(config(user / "cfg" / "mine.gin", f'include "{name}"  # shared'))
     assert bound("toy.train.size") == 6
 
 
 @pytest.mark.parametrize("name", ["digits/row.gin", "digits/row"])
 def test_else_among_the_shipped(user, name):
-    _configs.parse_config(config(user / "cfg" / "mine.gin", f'include "{name}"', "toy.train.size = 7"))
+    configs.parse_config(config(user / "cfg" / "mine.gin", f'include "{name}"', "toy.train.size = 7"))
     assert (bound("toy.Rate.peak"), bound("toy.train.size")) == (0.1, 7)
 
 
 def test_a_file_that_includes_its_own_name_means_another(user):
     """As a copy of digits/base.gin does, which includes base.gin."""
-    _configs.parse_config(config(user / "base.gin", 'include "base.gin"', "toy.train.size = 8"))
+    configs.parse_config(config(user / "base.gin", 'include "base.gin"', "toy.train.size = 8"))
     assert (bound("epochs/gin.macro.value"), bound("toy.train.size")) == (3, 8)
 
 
 def test_what_stands_below_an_include_wins_and_what_stands_above_does_not(user):
     config(user / "common.gin", "toy.train.size = 5", "toy.train.epochs = 5")
-    _configs.parse_config(
+    configs.parse_config(
         config(user / "mine.gin", "toy.train.size = 1", 'include "common.gin"', "toy.train.epochs = 2")
     )
     assert (bound("toy.train.size"), bound("toy.train.epochs")) == (5, 2)
@@ -78,7 +78,7 @@ def test_a_long_chain_is_read(user):
     for number in range(50):
         config(user / f"{number}.gin", f'include "{number + 1}.gin"')
     config(user / "50.gin", "toy.train.size = 9")
-    _configs.parse_config("0.gin")
+    configs.parse_config("0.gin")
     assert bound("toy.train.size") == 9
 
 
@@ -105,7 +105,7 @@ def test_a_missing_include_is_named_with_its_line(user):
 def test_a_file_that_is_no_config_is_refused(user, monkeypatch, content, says):
     (user / "mine.gin").write_bytes(content or b"")
     if content is None:
-        monkeypatch.setattr(_includes.pathlib.Path, "read_text", denied)
+        monkeypatch.setattr(includes.pathlib.Path, "read_text", denied)
     assert says in refusal("mine.gin")
 
 
@@ -120,7 +120,7 @@ def test_a_folder_is_no_config(user):
 
 def test_a_byte_order_mark_is_no_part_of_a_config(user):
     (user / "mine.gin").write_bytes(b"\xef\xbb\xbf" + HEAD.encode() + b"toy.train.size = 4\n")
-    _configs.parse_config("mine.gin")
+    configs.parse_config("mine.gin")
     assert bound("toy.train.size") == 4
 
 
@@ -130,16 +130,16 @@ def test_modules_beside_a_config_and_here_can_be_imported(user, place):
     module = user / place / f"{name}.py"
     module.parent.mkdir(exist_ok=True)
     module.write_text("def f(x=1):\n    return x\n")
-    _configs.parse_config(config(user / "cfg" / "mine.gin", f"import {name}", f"{name}.f.x = 2"))
+    configs.parse_config(config(user / "cfg" / "mine.gin", f"import {name}", f"{name}.f.x = 2"))
     assert gin.get_configurable(f"{name}.f")() == 2
 
 
 def test_they_hide_no_installed_module(user):
     (user / "json.py").write_text("raise RuntimeError")
     (user / "numpy.py").write_text("raise RuntimeError")
-    _configs.parse_config(config(user / "mine.gin", "import numpy"))
+    configs.parse_config(config(user / "mine.gin", "import numpy"))
 
 
 def test_an_input_error_keeps_its_words(user):
     with pytest.raises(InputError):
-        _includes.parse_config_file(user / "none.gin")
+        includes.parse_config_file(user / "none.gin")

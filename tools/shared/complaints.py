@@ -11,7 +11,7 @@ import traceback
 import gin
 
 from divco_tf.registry import did_you_mean
-from divco_tf.tools._includes import config_names
+from divco_tf.tools.shared.includes import config_names
 
 IMPORT = re.compile(
     r"^(?:from\s+(?P<package>\S+)\s+)?import\s+(?P<name>[\w.]+)(?:\s+as\s+(?P<alias>\w+))?", re.MULTILINE
@@ -65,7 +65,7 @@ def _translate(message: str, file: str | None) -> str:
         return f"The config imports no {match[1]}.{did_you_mean(match[1], symbols)}"
     if match := re.match(r"Unable to open file: (.+)\. Searched", message):
         suggestion = did_you_mean(match[1].removesuffix(".gin"), config_names())
-        return f"No such file to include: {match[1]}.{suggestion}"  # of a form that _includes passes by
+        return f"No such file to include: {match[1]}.{suggestion}"  # of a form that includes passes by
     if match := re.match(r"No bindings specified for '(.+)/(?:gin\.)?macro'", message):
         return f"The config uses the macro {match[1]} and does not define it.{did_you_mean(match[1], macros())}"
     return message.rstrip(".") + "."

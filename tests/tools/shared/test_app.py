@@ -10,7 +10,7 @@ import textwrap
 import pytest
 
 import divco_tf
-from divco_tf.tools import _app, _streams
+from divco_tf.tools.shared import app, streams
 from tests.tools.in_process import Programs, Result
 
 PROGRAM = '''
@@ -19,10 +19,10 @@ PROGRAM = '''
 from absl import flags
 
 from divco_tf.errors import InputError, Preempted, RunError
-from divco_tf.tools import _app, _configs
+from divco_tf.tools.shared import app, configs
 
-CONFIG, BIND = _app.config_flags()
-MODEL_DIR = _app.model_dir_flag()
+CONFIG, BIND = app.config_flags()
+MODEL_DIR = app.model_dir_flag()
 SIZE = flags.DEFINE_integer("size", 2, "A size.")
 KIND = flags.DEFINE_enum("kind", "plain", ["plain", "other"], "A kind.")
 EXTEND = flags.DEFINE_bool("extend", False, "More.")
@@ -30,7 +30,7 @@ EXTEND = flags.DEFINE_bool("extend", False, "More.")
 
 def main(command=None):
     if CONFIG.value != "none":
-        _configs.parse_config(CONFIG.value, BIND.value)
+        configs.parse_config(CONFIG.value, BIND.value)
         import gin
 
         print(gin.get_configurable("toy.train")())
@@ -47,7 +47,7 @@ def main(command=None):
 
 
 def run(commands=()):
-    _app.run(main, program="divco-toy", commands=commands)
+    app.run(main, program="divco-toy", commands=commands)
 '''
 
 
@@ -188,14 +188,14 @@ def test_streams_that_cannot_be_written_leave_no_traceback(redirect, status, std
 def test_start_up_noise_is_held_back_where_stderr_is_closed():
     code = """
         import os
-        from divco_tf.tools import _app, _streams
+        from divco_tf.tools.shared import app, streams
 
         def main():
-            with _streams.stderr_held():
+            with streams.stderr_held():
                 os.write(2, b"noise")
             print("done")
 
-        _app.run(main, program="divco-toy")
+        app.run(main, program="divco-toy")
     """
     assert python(code, redirect="2>&-") == (0, "done\n", "")
 
@@ -205,9 +205,9 @@ def test_progress_is_told_as_long_as_somebody_reads(monkeypatch):
         def write(self, text):
             raise BrokenPipeError
 
-    stdout = _streams.Stdout(Gone())
+    stdout = streams.Stdout(Gone())
     monkeypatch.setattr(sys, "stdout", stdout)
-    _streams.tell("step 1")
+    streams.tell("step 1")
     assert stdout.error is None
     with pytest.raises(BrokenPipeError):
         print("the result")
@@ -219,11 +219,11 @@ def test_noise_is_held_back_where_it_can_be_and_shown_after_an_error(capfd, monk
     if where != "memory":
         monkeypatch.delattr(os, "memfd_create")
     if where == "nowhere":
-        monkeypatch.setattr(_streams.tempfile, "TemporaryFile", refuse)
-    with _streams.stderr_held():
+        monkeypatch.setattr(streams.tempfile, "TemporaryFile", refuse)
+    with streams.stderr_held():
         os.write(2, b"noise")
     assert capfd.readouterr().err == ("noise" if where == "nowhere" else "")
-    with pytest.raises(ImportError), _streams.stderr_held():
+    with pytest.raises(ImportError), streams.stderr_held():
         os.write(2, b"why")
         raise ImportError
     assert capfd.readouterr().err == "why"
@@ -234,18 +234,18 @@ def refuse(*arguments):
 
 
 def test_tensorflow_is_imported_where_there_is_no_temporary_folder(monkeypatch):
-    monkeypatch.setattr(_streams.tempfile, "tempdir", None)
-    monkeypatch.setattr(_streams.tempfile, "gettempdir", refuse)
-    with _streams.temporary_folder_named():
-        assert _streams.tempfile.tempdir == os.sep
-    assert _streams.tempfile.tempdir is None
+    monkeypatch.setattr(streams.tempfile, "tempdir", None)
+    monkeypatch.setattr(streams.tempfile, "gettempdir", refuse)
+    with streams.temporary_folder_named():
+        assert streams.tempfile.tempdir == os.sep
+    assert streams.tempfile.tempdir is None
 
 
 def test_letters_that_a_terminal_lacks_are_escaped(tmp_path):
-    code = "from divco_tf.tools import _app; _app.run(lambda: print('\\xe9 \\udcff'), program='divco-toy')"
+    code = "from divco_tf.tools.shared import app; app.run(lambda: print('\\xe9 \\udcff'), program='divco-toy')"
     assert python(code, PYTHONIOENCODING="ascii") == (0, "\\xe9 \\udcff\n", "")
 
 
 def test_a_folder_without_a_run_is_refused(tmp_path):
-    with pytest.raises(_app.InputError, match=r"No run lies there .*Received: .*; divco-train's --model_dir works"):
-        _app.check_model_dir(str(tmp_path))
+    with pytest.raises(app.InputError, match=r"No run lies there .*Received: .*; divco-train's --model_dir works"):
+        app.check_model_dir(str(tmp_path))

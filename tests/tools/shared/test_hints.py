@@ -5,7 +5,7 @@ import re
 import pytest
 from absl import flags
 
-from divco_tf.tools import _configs, _hints
+from divco_tf.tools.shared import configs, hints
 from tests.tools.in_process import fresh_program
 
 
@@ -41,14 +41,14 @@ from tests.tools.in_process import fresh_program
 def test_a_setting_of_a_hint_is_a_flag_or_a_binding(program, message, typed):
     with fresh_program(program):
         flags.FLAGS.mark_as_parsed()
-        assert _hints.as_typed(message) == typed
+        assert hints.as_typed(message) == typed
 
 
 def test_base_gin_imports_all_that_hints_bind():
-    base = (_configs.configs_dir() / "base.gin").read_text()
+    base = (configs.configs_dir() / "base.gin").read_text()
     imported = re.findall(r"^from \S+ import (\w+)$", base, re.MULTILINE)
     for name in ("epochs", "strategy", "momentum", "staircase", "floor", "branches"):
-        (selector,) = _hints._selectors(name)
+        (selector,) = hints._selectors(name)
         assert selector.partition(".")[0] in imported
 
 

@@ -12,7 +12,7 @@ import gin
 from gin.config_parser import ImportStatement, Location
 
 import divco_tf
-from divco_tf.tools import _streams
+from divco_tf.tools.shared import streams
 
 _OLD = {  # a module of before: what configs bind of it, all of which are public names of divco_tf
     "divco_tf.data.augmentations": ("Augmentation", "Range", "Space", "Step"),
@@ -25,7 +25,7 @@ _OLD = {  # a module of before: what configs bind of it, all of which are public
     "divco_tf.training.schedules": ("LearningRate", "CoTraining"),
     "divco_tf.training.warm_start": ("WarmStart",),
 }
-_SYMBOLS = {module.rpartition(".")[2]: module for module in _OLD}
+_SELECTORS = {f"{module.rpartition('.')[2]}.{name}": module for module, names in _OLD.items() for name in names}
 
 
 class _Context(gin.config.ParseContext):
@@ -49,14 +49,14 @@ class _Context(gin.config.ParseContext):
         """As gin's; an old name is that of its new module, whatever else the file calls so."""
         symbol, _, name = selector.rpartition(".")
         imported = {statement.bound_name() for statement in self.imports}
-        # A binding may have the name of a module that its config, a shipped one, does not import.
-        module = self._old.get(symbol) or (None if symbol in imported else _SYMBOLS.get(symbol))
+        # A binding may have an old name though its config, a shipped one, imports new modules.
+        module = self._old.get(symbol) or (None if symbol in imported else _SELECTORS.get(selector))
         if module is None or not (name in _OLD[module] or _is_gone(module)):
             return super().get_configurable(selector)
         new = _import(name if name in _OLD[module] else _OLD[module][0])  # a misspelt name is missing there
-        if new.module == module:
-            return super().get_configurable(selector)
         now = f"{new.bound_name()}.{name}"
+        if new.module == module or (now == selector and symbol not in self._old):
+            return super().get_configurable(selector)
         if name in _OLD[module]:
             _tell(f"{module.rpartition('.')[2]}.{name}", now)
         context = gin.config.ParseContext()
@@ -88,4 +88,4 @@ def _is_gone(module: str) -> bool:
 def _tell(old: str, new: str) -> None:
     """Says it on stderr, once a process."""
     if old != new:
-        _streams.warn(f"{old} is now {new}; the old name goes with the next release.")
+        streams.warn(f"{old} is now {new}; the old name goes with the next release.")

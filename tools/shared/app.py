@@ -14,8 +14,8 @@ from absl import app, flags, logging
 import divco_tf
 from divco_tf.errors import InputError, Preempted, RunError
 from divco_tf.registry import did_you_mean
-from divco_tf.tools import _hints, _streams
-from divco_tf.tools._complaints import gin_complaint
+from divco_tf.tools.shared import hints, streams
+from divco_tf.tools.shared.complaints import gin_complaint
 
 USAGE_ERROR = 2
 RUN_ERROR = 1
@@ -26,7 +26,7 @@ flags.disclaim_key_flags()  # what is defined here is the calling program's
 
 
 def config_flags() -> tuple[flags.FlagHolder[str], flags.FlagHolder[list[str]]]:
-    """Defines --config and --bind, for `_configs.parse_config`."""
+    """Defines --config and --bind, for `configs.parse_config`."""
     return (
         flags.DEFINE_string(
             "config",
@@ -83,12 +83,12 @@ def run(
     SIGTERM, when a checkpoint has been written; 130 after Ctrl-C. Anything else that is raised is a bug and keeps its
     traceback.
     """
-    _streams.open_closed()
+    streams.open_closed()
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
     os.environ["KERAS_BACKEND"] = "tensorflow"  # whatever ~/.keras/keras.json says
     usage = " ".join(["usage:", program, *(["|".join(commands)] if commands else []), usage])
     status: int | str | None = 0
-    sys.stdout = stdout = _streams.Stdout(sys.stdout)
+    sys.stdout = stdout = streams.Stdout(sys.stdout)
     try:
         app.run(
             functools.partial(_run_main, main, program),
@@ -123,12 +123,12 @@ def load_tensorflow() -> None:
     if os.environ.get("TF_CPP_MIN_LOG_LEVEL", "0") in ("0", "1"):
         _import_tensorflow()
         return
-    with _streams.stderr_held():
+    with streams.stderr_held():
         _import_tensorflow()
 
 
 def _import_tensorflow() -> None:
-    with _streams.temporary_folder_named():
+    with streams.temporary_folder_named():
         import tensorflow as tf
 
     tf.config.list_physical_devices()
@@ -142,7 +142,7 @@ def _run_main(main: Callable[..., None], program: str, arguments: Sequence[str])
         _fail(program, "interrupted", status=INTERRUPTED)
     except InputError as error:
         # gin adds where it was called from, on further lines.
-        _fail(program, _hints.as_typed(str(error).split("\n  In call to configurable", maxsplit=1)[0]))
+        _fail(program, hints.as_typed(str(error).split("\n  In call to configurable", maxsplit=1)[0]))
     except Preempted as error:
         _fail(program, str(error), status=PREEMPTED)
     except RunError as error:
@@ -188,5 +188,5 @@ def _parse_flags(
 
 
 def _fail(program: str, message: str, *, status: int = USAGE_ERROR) -> NoReturn:
-    _streams.warn(f"{program}: error: {' '.join(message.split())}")  # where that fails, the status tells
+    streams.warn(f"{program}: error: {' '.join(message.split())}")  # where that fails, the status tells
     sys.exit(status)
