@@ -21,7 +21,7 @@ from divco_tf.data.sources import ArraySource, Source, open_source
 from divco_tf.data.views.kernels.random_numbers import view_keys
 from divco_tf.data.views.maker import ViewMaker
 from divco_tf.data.views.policies import get_policy
-from divco_tf.tools.benchmarks import jpeg
+from divco_tf.tools.laboratory import jpeg
 from divco_tf.tools.laboratory.pillow_views import PillowViews
 
 OURS, PILLOW = "divco_tf", "Pillow"
