@@ -11,19 +11,20 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from divco_tf import compat, keras_settings
+from divco_tf import keras_settings
 from divco_tf.errors import InputError
-from divco_tf.models import draws, inputs, placement, refusals
+from divco_tf.models import draws, inputs, refusals
 from divco_tf.models.backbones.registry import backbone_of
 from divco_tf.models.divide import check_split_factor
 from divco_tf.models.division import branch_spec
 from divco_tf.models.keras_export import export_saved_model
 from divco_tf.models.network import Network
+from divco_tf.models.placement import Blocks, check_devices
 from divco_tf.models.sizes import Sizes
 from divco_tf.models.spec_json import spec_from_json, spec_to_json
+from divco_tf.models.stacked_variables import StackedVariables
 from divco_tf.models.summary import layer_table
-from divco_tf.models.template import build_network, build_template, check_sizes, stacked_initializer, synchronise_norms
-from divco_tf.registry import did_you_mean
+from divco_tf.models.template import build_network, build_template, check_sizes, synchronise_norms
 from divco_tf.spelling import also_spelt
 
 KERAS_WORDS = {
@@ -134,7 +135,7 @@ class BranchStack(refusals.OneLine, keras.Model):
         view_shape, precision = tuple(input_shape), getattr(precision, "name", precision)  # or one of Keras's policies
         check_split_factor(split_factor)
         if devices is not None:
-            devices = placement.check_devices(split_factor, devices)
+            devices = check_devices(split_factor, devices)
         check_sizes(num_classes=num_classes, input_shape=view_shape, precision=precision)
         backbone = backbone_of(spec)
         super().__init__(name=name or f"{backbone.builder.__name__}_x{split_factor}", dtype=precision)
@@ -149,11 +150,8 @@ class BranchStack(refusals.OneLine, keras.Model):
         template = build_template(spec, num_classes=num_classes, input_shape=view_shape, precision=precision)
         if synchronised_norm:
             synchronise_norms(template)
-        self.network = Network(template, inline=synchronised_norm)
-        for variables, trainable in ((self.network.weights, True), (self.network.statistics, False)):
-            for variable in variables:
-                for block in range(self._blocks):
-                    self._add_block(variable, block, trainable)
+        self.network = Network(template, Blocks(split_factor, devices or (None,)), inline=synchronised_norm)
+        self._stacked = StackedVariables(self, self.network, seed=seed)
         self.build((None, split_factor, *view_shape))
 
     def build(self, input_shape: Sequence[int | None]) -> None:
@@ -162,13 +160,12 @@ class BranchStack(refusals.OneLine, keras.Model):
     @property
     def branch_weights(self) -> list[keras.Variable]:
         """Variables that are made to be trained, in an order that does not change when some of them are frozen."""
-        return compat.made_trainable(self)
+        return self._stacked.weights
 
     @property
     def branch_statistics(self) -> list[keras.Variable]:
         """The other variables: moving means and variances, and the state of Keras's own random layers."""
-        weights = {id(variable) for variable in self.branch_weights}
-        return [variable for variable in self.variables if id(variable) not in weights]
+        return self._stacked.statistics
 
     def run(
         self,
@@ -193,39 +190,24 @@ class BranchStack(refusals.OneLine, keras.Model):
           branch_draws: S tensors uint64 [B, 2] (`models.draws.draw_keys`) when training; default: none needed.
           training: a static bool.
           jit: compile each branch by XLA.
-          remat: compute activations again for the gradient, block by block, instead of keeping them (`models.remat`).
+          remat: compute activations again for the gradient, block by block, instead of keeping them.
           in_turn: one branch after the other, in the gradient too; none keeps its activations meanwhile.
 
         Returns:
           logits float32 [B, S, K], new statistics (stacked).
         """
         views = inputs.checked_views(views, split_factor=self.split_factor, view_shape=self.view_shape)
-        frozen = training and not self.trainable
-        function = self.network.function(
-            training=training, jit=jit, remat=remat and training, in_turn=in_turn, frozen=frozen
+        return self.network.run(
+            weights,
+            statistics,
+            views,
+            branch_draws,
+            training=training,
+            jit=jit,
+            remat=remat,
+            in_turn=in_turn,
+            frozen=training and not self.trainable,
         )
-        blocks = self._blocks
-        with placement.on_device(self._devices[0]):
-            per_view, branch_draws = inputs.per_branch(views, branch_draws, self.split_factor)
-        outputs, updated = [], []
-        for block, device in enumerate(self._devices):
-            branches = self._branches(block)
-            logits, new = placement.run_block(
-                function,
-                weights[block::blocks],
-                statistics[block::blocks],
-                [per_view[branch] for branch in branches],
-                [branch_draws[branch] for branch in branches],
-                device=device,
-                training=training,
-            )
-            with placement.on_device(device):
-                updated.append(inputs.unless_empty(views, new, statistics[block::blocks]) if training else new)
-            outputs.append(logits)
-        with placement.on_device(self._devices[0]):
-            logits = outputs[0] if blocks == 1 else tf.concat(outputs, axis=1)
-            logits = logits[: tf.shape(views)[0]]
-        return logits, [statistic for of_blocks in zip(*updated, strict=True) for statistic in of_blocks]
 
     def call(self, views: tf.Tensor, training: bool | None = None) -> tf.Tensor:
         """Views [B, S, H, W, C] or [B, H, W, C] -> logits [B, S, K]; training updates the statistics."""
@@ -259,9 +241,8 @@ class BranchStack(refusals.OneLine, keras.Model):
             precision=self.precision,
             name=f"{self.name}_branch{index}",
         )
-        block, place = divmod(index, self.split_factor // self._blocks)
-        for variable, blocks in zip(model.variables, self._in_template_order(), strict=True):
-            variable.assign(blocks[block].value[place])
+        for variable, value in zip(model.variables, self._stacked.of_branch(index), strict=True):
+            variable.assign(value)
         return model
 
     def set_branch(self, index: int, model: keras.Model) -> None:
@@ -280,15 +261,11 @@ class BranchStack(refusals.OneLine, keras.Model):
                 f"The model is no branch of this stack ({len(ours)} variables). Received: {told}; "
                 "start from stack.branch(i)."
             )
-        block, place = divmod(index, self.split_factor // self._blocks)
-        for variable, blocks in zip(model.variables, self._in_template_order(), strict=True):
-            values = blocks[block].numpy().copy()
-            values[place] = variable.numpy()
-            blocks[block].assign(values)
+        self._stacked.assign_branch(index, [variable.numpy() for variable in model.variables])
 
     def stacked_values(self) -> dict[str, np.ndarray]:
         """Copies of all weights and statistics [S, *shape] by name, wherever they lie; in `variables`' order."""
-        return {name: placement.merged_value(blocks).copy() for name, blocks in self._by_name().items()}
+        return self._stacked.values()
 
     def assign_stacked(self, values: Mapping[str, np.ndarray]) -> None:
         """Writes weights and statistics as `stacked_values` returns them.
@@ -299,15 +276,7 @@ class BranchStack(refusals.OneLine, keras.Model):
         Raises:
           InputError: a name that no variable has, or another shape; nothing is written then.
         """
-        by_name = self._by_name()
-        for name, value in values.items():
-            if name not in by_name:
-                raise InputError(f"No such variable. Received: {name!r}.{did_you_mean(name, by_name)}")
-            expected = (self.split_factor, *by_name[name][0].shape[1:])
-            if tuple(np.shape(value)) != expected:
-                raise InputError(f"A variable has another shape. Received: {name} {np.shape(value)}; pass {expected}.")
-        for name, value in values.items():
-            placement.assign_merged(by_name[name], value)
+        self._stacked.assign(values)
 
     def on(self, devices: Sequence[str] | None) -> "BranchStack":
         """A copy with the same weights on other devices; None: as one block, for saving and export, say.
@@ -319,10 +288,10 @@ class BranchStack(refusals.OneLine, keras.Model):
         config = {name: getattr(self, name) for name in names}
         copy = BranchStack(**config, input_shape=self.view_shape, devices=devices, name=self.name)
         copy.assign_stacked(self.stacked_values())
-        copy.trainable, ours = self.trainable, self._by_name()
-        for name, blocks in copy._by_name().items():
+        copy.trainable = self.trainable
+        for name, blocks in copy._stacked.by_name.items():
             for block in blocks:
-                block.trainable = ours[name][0].trainable
+                block.trainable = self._stacked.by_name[name][0].trainable
         return copy
 
     def export(
@@ -353,12 +322,13 @@ class BranchStack(refusals.OneLine, keras.Model):
         Raises:
           InputError: of another network; nothing is written then.
         """
-        if len(store.keys()) != len(self._by_name()):
+        names = list(self._stacked.by_name)
+        if len(store.keys()) != len(names):
             raise InputError(
                 f"The file is of another network. Received: {len(store.keys())} variables; {self.name} has "
-                f"{len(self._by_name())}."
+                f"{len(names)}."
             )
-        self.assign_stacked({name: store[str(place)] for place, name in enumerate(self._by_name())})
+        self._stacked.assign({name: store[str(place)] for place, name in enumerate(names)})
 
     def summary(
         self, line_length: int = 100, print_fn: Callable[[str], None] | None = None, expand_nested: bool = False
@@ -402,48 +372,6 @@ class BranchStack(refusals.OneLine, keras.Model):
     def synchronized_norm(self) -> bool:
         """Keras's spelling of `synchronised_norm`."""
         return self.synchronised_norm
-
-    @property
-    def _devices(self) -> tuple[str | None, ...]:
-        """Of each block."""
-        return self.devices or (None,)
-
-    @property
-    def _blocks(self) -> int:
-        return len(self._devices)
-
-    def _branches(self, block: int) -> range:
-        size = self.split_factor // self._blocks
-        return range(block * size, (block + 1) * size)
-
-    def _add_block(self, variable: keras.Variable, block: int, trainable: bool) -> None:
-        """Adds a template's variable for the branches of `block`, where that lies."""
-        branches, blocks = self._branches(block), self._blocks
-        name = placement.block_name(variable.path.replace("/", "."), block, blocks)
-        with placement.on_device(self._devices[block]):
-            added = self.add_weight(
-                name=name,
-                shape=(len(branches), *variable.shape),
-                dtype=variable.dtype,
-                initializer=stacked_initializer(variable, branches, self.seed),
-                trainable=trainable,
-                # Replicas would keep apart what they count themselves; the statistics are the mean over them. Whole
-                # numbers are the state of Keras's own random layers, which is the same on each.
-                aggregation="mean" if keras.backend.is_float_dtype(variable.dtype) else "only_first_replica",
-                autocast=False,
-            )
-        added.trainable = variable.trainable  # a builder may freeze a layer
-        setattr(self, name, added)  # tf.train.Checkpoint finds attributes only
-
-    def _by_name(self) -> dict[str, list[keras.Variable]]:
-        """Each variable's blocks, in the order of `variables`."""
-        groups = placement.grouped_blocks(self.variables)
-        return {placement.canonical_name(blocks[0].name): blocks for blocks in groups}
-
-    def _in_template_order(self) -> list[list[keras.Variable]]:
-        """The blocks in the order of the template's `variables`, which mixes both kinds."""
-        by_name = self._by_name()
-        return [by_name[variable.path.replace("/", ".")] for variable in self.network.template.variables]
 
     def _check_branch(self, index: int) -> None:
         if not 0 <= index < self.split_factor:

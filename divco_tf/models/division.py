@@ -26,7 +26,7 @@ def branch_spec(
 ) -> Any:
     """The spec of each branch; the arguments and errors are those of `build`.
 
-    `sizes` gives the `parameters` and `multiply_adds` of a spec (`summary.Sizes`), which the budget rule compares.
+    `sizes` gives the `parameters` and `multiply_adds` of a spec (`sizes.Sizes`), which the budget rule compares.
     """
     check_rule(rule, budget)
     if (name is None) == (spec is None):

@@ -67,15 +67,15 @@ def _to_json(value: Any, where: str) -> Any:
     )
 
 
-def _fields_from_json(fields: Mapping[str, Any], cls: type, like: Any, known: Mapping[str, type]) -> Any:
+def _fields_from_json(content: Mapping[str, Any], cls: type, like: Any, known: Mapping[str, type]) -> Any:
     """An instance of `cls`; `like` is one whose fields say what a plain object of 0.1.0 stands for."""
     names = [field.name for field in dataclasses.fields(cls) if field.init]
-    if unknown := sorted(set(fields) - set(names)):
+    if unknown := sorted(set(content) - set(names)):
         raise InputError(
             f"{cls.__name__} has no such field, so the file is of another version of it. "
             f"Received: {', '.join(unknown)}; it has {', '.join(names)}."
         )
-    return cls(**{name: _from_json(value, getattr(like, name, None), known) for name, value in fields.items()})
+    return cls(**{name: _from_json(value, getattr(like, name, None), known) for name, value in content.items()})
 
 
 def _from_json(value: Any, like: Any, known: Mapping[str, type]) -> Any:

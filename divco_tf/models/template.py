@@ -1,7 +1,6 @@
 """A backbone as one functional Keras model: with values, or as a template that has shapes only."""
 
-import zlib
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import keras
@@ -12,7 +11,6 @@ from divco_tf import compat, keras_settings
 from divco_tf.errors import InputError
 from divco_tf.models import builder_checks, draws
 from divco_tf.models.backbones.registry import backbone_of
-from divco_tf.models.builder_checks import is_seeded
 
 PRECISIONS = ("float32", "mixed_bfloat16", "mixed_float16")
 
@@ -79,33 +77,6 @@ def synchronise_norms(template: keras.Model) -> None:
         norm.synchronized = True
 
 
-def stacked_initializer(variable: keras.Variable, branches: range, seed: int) -> Callable:
-    """The initializer of the stacked variable [len(branches), *shape]: each branch has a draw of its own.
-
-    Args:
-      variable: a template's.
-      branches: whose values are made; they do not depend on which others are.
-      seed: of the stack.
-    """
-    initializer = compat.initializer_of(variable)
-    if not keras.backend.is_float_dtype(variable.dtype):
-        # (seed, counter) of one of Keras's random layers: each branch has masks of its own.
-        seeds = [_seed_of(variable, branch, seed) for branch in branches]
-        return lambda shape, dtype: tf.constant([[own, 0] for own in seeds], dtype, shape)
-    if not is_seeded(initializer):
-        return lambda shape, dtype: tf.stack([tf.cast(initializer(shape[1:], dtype=dtype), dtype)] * len(branches))
-
-    def draw(shape: Sequence[int], dtype: Any) -> tf.Tensor:
-        values = []
-        for branch in branches:
-            config = {**initializer.get_config(), "seed": _seed_of(variable, branch, seed)}
-            seeded = type(initializer).from_config(config)
-            values.append(seeded(shape[1:], dtype=dtype))
-        return tf.stack(values)
-
-    return draw
-
-
 def check_sizes(*, num_classes: int, input_shape: tuple[int, int, int], precision: str) -> None:
     """Refuses sizes that no network has.
 
@@ -131,7 +102,3 @@ class _Assigned(keras.initializers.Initializer):
     def __call__(self, shape: Sequence[int], dtype: Any = None) -> tf.Tensor:
         """The value, which has the shape."""
         return tf.ensure_shape(tf.cast(self._value, dtype), shape)
-
-
-def _seed_of(variable: keras.Variable, branch: int, seed: int) -> int:
-    return zlib.crc32(f"{seed}/{branch}/{variable.path}".encode()) & 0x7FFFFFFF

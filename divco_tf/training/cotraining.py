@@ -10,14 +10,16 @@ import tensorflow as tf
 from divco_tf import compat, fields, keras_settings
 from divco_tf.errors import InputError
 from divco_tf.fields import OneOf, Positive, Within
-from divco_tf.models import draws, placement
+from divco_tf.models import draws
 from divco_tf.models.branch_stack import BranchStack
+from divco_tf.models.placement import check_one_replica
 from divco_tf.runtime.compute import resolve_jit
 from divco_tf.training import batch, losses, moving_average, replicas
 from divco_tf.training.keras_metrics import Means
 from divco_tf.training.keras_model import EntryPoints
 from divco_tf.training.losses import CoTraining
 from divco_tf.training.micro_batches import accumulated
+from divco_tf.training.optim.placed import beside_inputs
 
 _COTRAINING = CoTraining()
 
@@ -77,7 +79,7 @@ class CoTrainingModel(EntryPoints):
         if not isinstance(stack, BranchStack):
             raise InputError(f"CoTrainingModel trains a branch stack. Received: {stack!r}; pass divco_tf.build(...).")
         if stack.devices:
-            placement.check_one_replica()
+            check_one_replica()
         # Without a dtype Keras's global policy would cast the images and scale the loss.
         super().__init__(name=name or f"cotraining_{stack.name}", dtype="float32")
         self.stack = stack
@@ -233,7 +235,7 @@ class CoTrainingModel(EntryPoints):
 
     def _beside_weights(self) -> contextlib.AbstractContextManager:
         """What is computed inside from weights, gradients or statistics is computed on the device they lie on."""
-        return placement.beside_inputs() if self.stack.devices else contextlib.nullcontext()
+        return beside_inputs() if self.stack.devices else contextlib.nullcontext()
 
     def _apply_where_finite(self, gradients: list, statistics: list, loss: tf.Tensor) -> None:
         """Updates weights and statistics, on no replica if the loss or a gradient of any is not finite."""

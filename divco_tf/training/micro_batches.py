@@ -5,8 +5,8 @@ from collections.abc import Callable, Sequence
 import tensorflow as tf
 
 from divco_tf.errors import InputError
-from divco_tf.models import placement
 from divco_tf.models.refusals import refuse_unless
+from divco_tf.training.optim.placed import beside_inputs
 
 Part = Callable[..., tuple[list[tf.Tensor], list[tf.Tensor], tf.Tensor]]
 """Slices of the inputs -> gradients, new statistics, logits."""
@@ -67,7 +67,7 @@ def _unrolled(
     for index in range(count):
         with tf.control_dependencies(before):
             new_gradients, new_statistics, new_logits = part(*(x[index] for x in sliced))
-        with placement.beside_inputs():
+        with beside_inputs():
             gradients, means = _added(gradients, means, new_gradients, new_statistics, count)
         before = [tf.group(*gradients)] if not tf.executing_eagerly() else []
         logits.append(new_logits)

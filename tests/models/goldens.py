@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from divco_tf.models import branch_stack, layers
+from divco_tf.models import layers, stacked_variables
 from divco_tf.models.backbones.registry import backbone_of
 from divco_tf.models.branch_stack import BranchStack, build
 from divco_tf.models.division import branch_spec
@@ -35,7 +35,7 @@ def frugally():
     """Neither traces nor draws initial values: most of what a deep network's single answer costs."""
     tf.config.run_functions_eagerly(True)
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(branch_stack, "stacked_initializer", lambda *_: "zeros")
+        patch.setattr(stacked_variables, "stacked_initializer", lambda *_: "zeros")
         yield
     tf.config.run_functions_eagerly(False)
 

@@ -280,31 +280,6 @@ def test_precision_is_the_stacks_own(precision, views):
     assert (error < 1e-6) if precision == "float32" else (0 < error < 0.03)
 
 
-@pytest.mark.parametrize("split_factor", [1, 4])
-def test_a_step_traces_one_branch(split_factor):
-    stack = tiny_stack(split_factor=split_factor, dropout=0.1)
-    tiny.TRACES.clear()
-    weights, statistics = (
-        [variable.value for variable in variables]
-        for variables in (stack.trainable_variables, stack.non_trainable_variables)
-    )
-
-    @tf.function
-    def step(views: tf.Tensor, index: tf.Tensor) -> list[tf.Tensor]:
-        keys = [
-            draws.draw_keys(seed=0, step=index, branch=branch, positions=tf.range(4)) for branch in range(split_factor)
-        ]
-        values = [tf.convert_to_tensor(weight) for weight in weights]
-        with tf.GradientTape() as tape:
-            tape.watch(values)
-            logits, _ = stack.run(values, [tf.convert_to_tensor(s) for s in statistics], views, keys, training=True)
-        return tape.gradient(logits, values)
-
-    for index in range(3):
-        step(tiny.batch(4, split_factor=split_factor)[0], tf.constant(index))
-    assert len(tiny.TRACES) == 1
-
-
 def run(stack: BranchStack, views, *, step: int = 0, seed: int = 0, positions=None, jit: bool = False) -> np.ndarray:
     """Logits in training, drawn for one place."""
     positions = tf.range(len(views)) if positions is None else positions

@@ -11,10 +11,10 @@ import pytest
 
 from divco_tf.errors import InputError
 from divco_tf.models import layers
-from divco_tf.models.backbones.registry import BACKBONES, register_backbone
+from divco_tf.models.backbones.registry import BACKBONES, backbone_of, register_backbone
 from divco_tf.models.branch_stack import BranchStack, build
 from divco_tf.models.divide import divide
-from divco_tf.models.spec_json import spec_from_json, spec_to_json
+from divco_tf.models.spec_json import check_overrides, spec_from_json, spec_to_json
 from tests.tiny import TinySpec, one_line, shipped_backbones
 
 
@@ -116,3 +116,13 @@ def test_other_fields_and_classes_are_refused_in_one_line(fields, says):
     with pytest.raises(InputError) as error:
         spec_from_json({"backbone": "tiny", "spec": fields})
     assert one_line(error.value, says=says)
+
+
+@pytest.mark.parametrize("name", ["tiny", *sorted({backbone_of(entry.spec).name for entry in shipped_backbones()})])
+def test_overrides_are_of_the_types_that_the_spec_says(name):
+    spec = BACKBONES.get(name).spec
+    values = {field.name: getattr(spec, field.name) for field in dataclasses.fields(spec)}
+    check_overrides(name, values)
+    for field in values:
+        with pytest.raises(InputError, match=f"overrides of {type(spec).__name__}.{field} has another type"):
+            check_overrides(name, {field: object()})

@@ -12,8 +12,6 @@ import pytest
 from divco_tf import files
 from divco_tf.data.sources import ArraySource
 from divco_tf.errors import InputError
-from divco_tf.models import spec_json
-from divco_tf.models.backbones.registry import BACKBONES, backbone_of
 from divco_tf.runs import checks, loop
 from divco_tf.runs.experiment import Experiment
 from divco_tf.runs.model_dir import claim_model_dir, open_model_dir
@@ -25,7 +23,7 @@ from divco_tf.training.optim.optimizer import OptimizerConfig
 from tests.data.images import image_folder
 from tests.runs import runs
 from tests.runs.refusals import DIGITS, refusal
-from tests.tiny import one_line, shipped_backbones
+from tests.tiny import one_line
 
 
 def parts(kind: type) -> dict[type, None]:
@@ -93,16 +91,6 @@ def test_numbers_out_of_range_are_refused_in_every_field(kind, name):
             assert one_line(error, says="")
             continue
         assert value == -(10**9) and f"{kind.__name__}.{name}" in ANY_NUMBER
-
-
-@pytest.mark.parametrize("name", ["tiny", *sorted({backbone_of(entry.spec).name for entry in shipped_backbones()})])
-def test_overrides_are_of_the_types_that_the_spec_says(name):
-    spec = BACKBONES.get(name).spec
-    values = {field.name: getattr(spec, field.name) for field in dataclasses.fields(spec)}
-    spec_json.check_overrides(name, values)
-    for field in values:
-        told = refusal(spec_json.check_overrides, name, {field: object()})
-        assert f"overrides of {type(spec).__name__}.{field} has another type" in told
 
 
 def test_a_text_is_no_width_and_no_truth():

@@ -1,6 +1,7 @@
 """DenseNet-BC (Huang et al., arXiv 1608.06993)."""
 
 import dataclasses
+import functools
 import math
 from typing import Any
 
@@ -43,36 +44,27 @@ def densenet(spec: DenseNetSpec, image: Any, *, draw: Any, num_classes: int) -> 
         raise InputError(
             f"A DenseNet halves images twice. Received: {image.shape[1]}x{image.shape[2]} pixels; pass 4x4 or more."
         )
-    x = layers.conv(image, 2 * spec.growth, 3, kernel_initializer=layers.FAN_IN_NORMAL, name="features.conv0")
-    x = _norm_relu(x, name="features.norm0")
+    conv = functools.partial(layers.conv, kernel_initializer=layers.FAN_IN_NORMAL)
+
+    def norm_relu_conv(x: Any, filters: float, kernel_size: int, norm: str, name: str) -> Any:
+        return conv(layers.norm_relu(x, name=norm), filters, kernel_size, name=name)
+
+    x = layers.norm_relu(conv(image, 2 * spec.growth, 3, name="features.conv0"), name="features.norm0")
     blocks, depth = 3, (spec.depth - 4) // 6
     for block in range(blocks):
         for layer in range(depth):
             name, index = f"features.denseblock{block + 1}.denselayer{layer + 1}", block * depth + layer
             # A growth rate of 9.5, which the budget rule may choose, adds 10 and 9 channels by turns.
             added = round(spec.growth * (index + 1)) - round(spec.growth * index)
-            y = _norm_relu_conv(x, 4 * spec.growth, 1, names=(f"{name}.norm1", f"{name}.conv1"))
-            y = _norm_relu_conv(y, added, 3, names=(f"{name}.norm2", f"{name}.conv2"))
+            y = norm_relu_conv(x, 4 * spec.growth, 1, f"{name}.norm1", f"{name}.conv1")
+            y = norm_relu_conv(y, added, 3, f"{name}.norm2", f"{name}.conv2")
             if spec.shake_drop:
                 rate = spec.shake_drop * (index + 1) / (blocks * depth)
                 y = layers.ShakeDrop(rate, name=f"{name}.shake_drop")(y, draw=draw)
             x = keras.layers.Concatenate(name=f"{name}.concat")([x, y])
         if block < blocks - 1:
             name = f"features.transition{block + 1}"
-            x = _norm_relu_conv(x, x.shape[-1] // 2, 1, names=(f"{name}.norm", f"{name}.conv"))
+            x = norm_relu_conv(x, x.shape[-1] // 2, 1, f"{name}.norm", f"{name}.conv")
             x = keras.layers.AveragePooling2D(2, name=f"{name}.pool")(x)
-    x = _norm_relu(x, name="features.norm_final")
+    x = layers.norm_relu(x, name="features.norm_final")
     return layers.classifier(x, num_classes, kernel_initializer=layers.FAN_IN_UNIFORM, name="classifier")
-
-
-def _norm_relu(x: Any, *, name: str) -> Any:
-    from divco_tf.models import layers
-
-    return layers.relu(layers.norm(x, name=name), name=f"{name}.relu")
-
-
-def _norm_relu_conv(x: Any, filters: int, kernel_size: int, *, names: tuple[str, str]) -> Any:
-    from divco_tf.models import layers
-
-    x = _norm_relu(x, name=names[0])
-    return layers.conv(x, filters, kernel_size, kernel_initializer=layers.FAN_IN_NORMAL, name=names[1])

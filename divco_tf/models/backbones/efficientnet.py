@@ -1,6 +1,7 @@
 """EfficientNets for ImageNet (Tan and Le, arXiv 1905.11946)."""
 
 import dataclasses
+import functools
 import math
 from collections.abc import Callable, Mapping
 from typing import Any
@@ -105,7 +106,7 @@ SCALES = (
 
 SPECS = {f"efficientnet_b{number}": EfficientNetSpec(*scale) for number, scale in enumerate(SCALES)}
 
-# The dots in front are not the authors' (`import_torch.torch_tensors`): TensorFlow allows no scope to begin with "_".
+# The dots in front are not the authors' (`torch_weights.torch_tensors`): TensorFlow allows no scope to begin with "_".
 NAMES = {
     "stem": ("._conv_stem", "._bn0"),
     "expand": ("_expand_conv", "_bn0"),
@@ -121,14 +122,15 @@ def efficientnet(spec: EfficientNetSpec, image: Any, *, draw: Any, num_classes: 
     """Image [B, H, W, 3] -> logits [B, num_classes]. Pads as TensorFlow does, begins with PyTorch's initial values."""
     from divco_tf.models import layers
 
-    def conv(x: Any, filters: int, kernel_size: int, **options: Any) -> Any:
-        bias = layers.fan_in_uniform(x.shape[-1] * kernel_size**2)
-        options |= {"padding": "same", "kernel_initializer": layers.FAN_IN_UNIFORM, "bias_initializer": bias}
-        return layers.conv(x, filters, kernel_size, **options)
-
-    def depthwise_conv(x: Any, kernel_size: int, **options: Any) -> Any:
-        options |= {"padding": "same", "kernel_initializer": layers.DEPTHWISE_FAN_IN_UNIFORM}
-        return layers.depthwise_conv(x, kernel_size, **options)
+    conv = functools.partial(
+        layers.conv,
+        padding="same",
+        kernel_initializer=layers.FAN_IN_UNIFORM,
+        bias_initializer=layers.fan_in_uniform,
+    )
+    depthwise_conv = functools.partial(
+        layers.depthwise_conv, padding="same", kernel_initializer=layers.DEPTHWISE_FAN_IN_UNIFORM
+    )
 
     def drop(x: Any, block: Block, name: str) -> Any:
         rate = spec.block_dropout * block.index / len(spec.all_blocks())
@@ -142,7 +144,7 @@ def efficientnet(spec: EfficientNetSpec, image: Any, *, draw: Any, num_classes: 
         dropout=spec.dropout,
         draw=draw,
         kernel_initializer=layers.FAN_IN_UNIFORM,
-        bias_initializer=layers.fan_in_uniform(x.shape[-1]),
+        bias_initializer=layers.fan_in_uniform,
     )
 
 
@@ -167,43 +169,32 @@ class Parts:
 
 def features(spec: EfficientNetSpec, image: Any, *, parts: Parts) -> Any:
     """Image [B, H, W, C] -> features [B, h, w, scaled head]: all before the classifier."""
-    stem, head = parts.names["stem"], parts.names["head"]
-    x = _norm_swish(parts.conv(image, spec.scaled(spec.stem), 3, stride=spec.stem_stride, name=stem[0]), name=stem[1])
+    import keras
+
+    from divco_tf.models import layers
+
+    norm = functools.partial(layers.norm, momentum=0.99, epsilon=1e-3)
+
+    def norm_swish(x: Any, name: str) -> Any:
+        return keras.layers.Activation("silu", name=f"{name}.swish")(norm(x, name=name))
+
+    def inverted_residual(x: Any, block: Block) -> Any:
+        """Expand, convolve depthwise, squeeze and excite, project (MnasNet's block, Tan et al., arXiv 1807.11626)."""
+        name, y = parts.block_name(block), x
+        names = {step: tuple(f"{name}.{layer}" for layer in pair) for step, pair in parts.names.items()}
+        (expand, expand_norm), (depthwise, depthwise_norm) = names["expand"], names["depthwise"]
+        project, project_norm = names["project"]
+        if block.expansion > 1:
+            y = norm_swish(parts.conv(y, block.expansion * x.shape[-1], 1, name=expand), expand_norm)
+        y = parts.depthwise_conv(y, block.kernel_size, stride=block.stride, name=depthwise)
+        y = norm_swish(y, depthwise_norm)
+        hidden = max(1, x.shape[-1] // 4)
+        y = layers.squeeze_excite(y, hidden, names=names["squeeze"], activation="silu", convolution=parts.conv)
+        y = norm(parts.conv(y, block.filters, 1, name=project), name=project_norm)
+        return y if x.shape != y.shape else keras.layers.Add(name=f"{name}.add")([x, parts.drop(y, block, name)])
+
+    (stem, stem_norm), (head, head_norm) = parts.names["stem"], parts.names["head"]
+    x = norm_swish(parts.conv(image, spec.scaled(spec.stem), 3, stride=spec.stem_stride, name=stem), stem_norm)
     for block in spec.all_blocks():
-        x = _inverted_residual(x, block, parts=parts)
-    return _norm_swish(parts.conv(x, spec.scaled(spec.head), 1, name=head[0]), name=head[1])
-
-
-def _inverted_residual(x: Any, block: Block, *, parts: Parts) -> Any:
-    """Expand, convolve depthwise, squeeze and excite, project (MnasNet's block, Tan et al., arXiv 1807.11626)."""
-    import keras
-
-    from divco_tf.models import layers
-
-    block_name = parts.block_name(block)
-    names = {step: tuple(f"{block_name}.{name}" for name in pair) for step, pair in parts.names.items()}
-    y = x
-    if block.expansion > 1:
-        conv, norm = names["expand"]
-        y = _norm_swish(parts.conv(y, block.expansion * x.shape[-1], 1, name=conv), name=norm)
-    conv, norm = names["depthwise"]
-    y = _norm_swish(parts.depthwise_conv(y, block.kernel_size, stride=block.stride, name=conv), name=norm)
-    hidden = max(1, x.shape[-1] // 4)
-    y = layers.squeeze_excite(y, hidden, names=names["squeeze"], activation="silu", convolution=parts.conv)
-    conv, norm = names["project"]
-    y = _norm(parts.conv(y, block.filters, 1, name=conv), name=norm)
-    if x.shape != y.shape:
-        return y
-    return keras.layers.Add(name=f"{block_name}.add")([x, parts.drop(y, block, block_name)])
-
-
-def _norm(x: Any, *, name: str) -> Any:
-    from divco_tf.models import layers
-
-    return layers.norm(x, momentum=0.99, epsilon=1e-3, name=name)
-
-
-def _norm_swish(x: Any, *, name: str) -> Any:
-    import keras
-
-    return keras.layers.Activation("silu", name=f"{name}.swish")(_norm(x, name=name))
+        x = inverted_residual(x, block)
+    return norm_swish(parts.conv(x, spec.scaled(spec.head), 1, name=head), head_norm)

@@ -45,29 +45,22 @@ def pyramidnet(spec: PyramidNetSpec, image: Any, *, draw: Any, num_classes: int)
     """Image [B, H, W, 3] -> logits [B, num_classes]."""
     from divco_tf.models import layers
 
-    x = layers.norm(layers.conv(image, STEM_WIDTH, 3, name="conv1"), name="bn1")
+    x = layers.conv_norm(image, STEM_WIDTH, 3, names=("conv1", "bn1"))
     widths = spec.widths()
     for index, width in enumerate(widths):
         stage, block = divmod(index, len(widths) // 3)
         name, stride = f"layer{stage + 1}.{block}", 2 if stage > 0 and block == 0 else 1
-        y = _bottleneck(x, width, stride=stride, name=name)
+        y = layers.norm(x, name=f"{name}.bn1")
+        y = layers.conv_norm_relu(y, width, 1, names=(f"{name}.conv1", f"{name}.bn2"))
+        y = layers.conv_norm_relu(y, width, 3, stride=stride, names=(f"{name}.conv2", f"{name}.bn3"))
+        y = layers.conv_norm(y, 4 * width, 1, names=(f"{name}.conv3", f"{name}.bn4"))
         if spec.shake_drop:
             rate = spec.shake_drop * (index + 1) / len(widths)
             y = layers.ShakeDrop(rate, name=f"{name}.shake_drop")(y, draw=draw)
         x = layers.padded_residual(x, y, stride=stride, name=name)
-    x = layers.relu(layers.norm(x, name="bn_final"), name="bn_final.relu")
     return layers.classifier(
-        x,
+        layers.norm_relu(x, name="bn_final"),
         num_classes,
         kernel_initializer=layers.FAN_IN_UNIFORM,
-        bias_initializer=layers.fan_in_uniform(x.shape[-1]),
+        bias_initializer=layers.fan_in_uniform,
     )
-
-
-def _bottleneck(x: Any, width: int, *, stride: int, name: str) -> Any:
-    from divco_tf.models import layers
-
-    y = layers.norm(x, name=f"{name}.bn1")
-    y = layers.conv_norm_relu(y, width, 1, names=(f"{name}.conv1", f"{name}.bn2"))
-    y = layers.conv_norm_relu(y, width, 3, stride=stride, names=(f"{name}.conv2", f"{name}.bn3"))
-    return layers.norm(layers.conv(y, 4 * width, 1, name=f"{name}.conv3"), name=f"{name}.bn4")

@@ -75,12 +75,14 @@ def resnest(spec: ResNeStSpec, image: Any, *, draw: Any, num_classes: int) -> An
     x = layers.deep_stem(image, (spec.width, spec.width, 2 * spec.width), names=stem)
     x = layers.max_pool(x, name="maxpool")
     for name, width, stride in layers.stages(spec.blocks, spec.width):
-        y = _bottleneck(x, width, 4 * width, pool=stride if stride > 1 else None, biases_as_kernels=True, name=name)
+        pool = stride if stride > 1 else None
+        y = _bottleneck(x, width, 4 * width, pool=pool, bias_initializer=layers.fan_in_uniform, name=name)
         if stride == 1 and x.shape != y.shape:  # named as if there were a pooling before
-            x = layers.norm(layers.conv(x, 4 * width, 1, name=f"{name}.downsample.1"), name=f"{name}.downsample.2")
+            x = layers.conv_norm(x, 4 * width, 1, names=(f"{name}.downsample.1", f"{name}.downsample.2"))
         x = layers.residual(x, y, stride=stride, name=name)
-    bias = layers.fan_in_uniform(x.shape[-1])
-    return layers.classifier(x, num_classes, kernel_initializer=layers.FAN_IN_UNIFORM, bias_initializer=bias)
+    return layers.classifier(
+        x, num_classes, kernel_initializer=layers.FAN_IN_UNIFORM, bias_initializer=layers.fan_in_uniform
+    )
 
 
 @register_backbones(RESNEXSTS)
@@ -88,7 +90,7 @@ def resnexst(spec: ResNeXStSpec, image: Any, *, draw: Any, num_classes: int) -> 
     """Image [B, H, W, 3] -> logits [B, num_classes]."""
     from divco_tf.models import layers
 
-    stem = tuple((f"layer0.conv{index}", f"layer0.bn{index}") for index in (1, 2, 3))
+    stem = [layers.numbered("layer0", index) for index in (1, 2, 3)]
     x = layers.deep_stem(image, (spec.width, spec.width, 2 * spec.width), names=stem)
     x = layers.max_pool(x, ceil_mode=True, name="layer0.pool")
     for name, width, stride in layers.stages(spec.blocks, spec.width):
@@ -105,9 +107,9 @@ def _bottleneck(x: Any, width: int, filters: int, *, name: str, pool: int | None
 
     from divco_tf.models import layers
 
-    y = layers.conv_norm_relu(x, width, 1, names=(f"{name}.conv1", f"{name}.bn1"))
+    y = layers.conv_norm_relu(x, width, 1, names=layers.numbered(name, 1))
     y = layers.split_attention(y, width, name=f"{name}.conv2", **attention)
     if pool is not None:  # the padding's zeros are averaged too
         y = keras.layers.ZeroPadding2D(1, name=f"{name}.avd.pad")(y)
         y = keras.layers.AveragePooling2D(3, pool, name=f"{name}.avd")(y)
-    return layers.norm(layers.conv(y, filters, 1, name=f"{name}.conv3"), name=f"{name}.bn3")
+    return layers.conv_norm(y, filters, 1, names=layers.numbered(name, 3))

@@ -59,7 +59,7 @@ def senet(spec: SEResNetSpec, image: Any, *, draw: Any, num_classes: int) -> Any
         block_size = max(3 * image.shape[1] // 224, 1)
         return layers.DropBlock(spec.drop_block, block_size, name=f"{name}.drop")(features, draw=draw)
 
-    stem = tuple((f"layer0.conv{index}", f"layer0.bn{index}") for index in (1, 2, 3))
+    stem = [layers.numbered("layer0", index) for index in (1, 2, 3)]
     x = layers.deep_stem(image, (spec.width, spec.width, spec.stem_factor * spec.width), names=stem)
     x = layers.max_pool(x, ceil_mode=True, name="layer0.pool")
     for name, width, stride in layers.stages(spec.blocks, spec.width):

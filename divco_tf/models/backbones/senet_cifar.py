@@ -29,7 +29,7 @@ def cifar_senet(spec: CifarSEResNetSpec, image: Any, *, draw: Any, num_classes: 
     """Image [B, H, W, 3] -> logits [B, num_classes]."""
     from divco_tf.models import layers
 
-    x = layers.conv_norm_relu(image, spec.width, 3, names=("layer0.conv1", "layer0.bn1"))
+    x = layers.conv_norm_relu(image, spec.width, 3, names=layers.numbered("layer0", 1))
     for name, width, stride in layers.stages(spec.blocks, spec.width):
         y = layers.bottleneck(x, spec.widths(width), stride=stride, groups=spec.groups, name=name)
         hidden = max(4 * width // REDUCTION, 1)

@@ -43,8 +43,7 @@ def shake_resnet(spec: ShakeShakeSpec, image: Any, *, draw: Any, num_classes: in
     """Image [B, H, W, 3] -> logits [B, num_classes]."""
     from divco_tf.models import layers
 
-    stem_bias = layers.fan_in_uniform(9 * image.shape[-1])
-    x = layers.conv(image, STEM_WIDTH, 3, use_bias=True, bias_initializer=stem_bias, name="conv_1")
+    x = layers.conv(image, STEM_WIDTH, 3, use_bias=True, bias_initializer=layers.fan_in_uniform, name="conv_1")
     x = layers.norm(x, name="bn_1")
     for stage in (1, 2, 3):
         for block in range((spec.depth - 2) // 6):
@@ -62,7 +61,7 @@ def _block(x: Any, width: float, *, stride: int, draw: Any, name: str) -> Any:
     branches = []
     for branch in (f"{name}.branch1", f"{name}.branch2"):
         y = layers.conv_norm_relu(active, width, 3, stride=stride, names=(f"{branch}.1", f"{branch}.2"))
-        branches.append(layers.norm(layers.conv(y, width, 3, name=f"{branch}.4"), name=f"{branch}.5"))
+        branches.append(layers.conv_norm(y, width, 3, names=(f"{branch}.4", f"{branch}.5")))
     y = layers.ShakeShake(name=f"{name}.shake")(branches, draw=draw)
     if x.shape != y.shape:
         x = _shortcut(active, y.shape[-1], stride=stride, name=f"{name}.shortcut")

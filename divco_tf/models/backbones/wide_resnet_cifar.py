@@ -53,13 +53,7 @@ def wide_resnet(spec: WideResNetSpec, image: Any, *, draw: Any, num_classes: int
 
     x = layers.conv_norm_relu(image, 16, 3, names=("layer0.0", "layer0.1"))
     for name, width, stride in layers.stages([(spec.depth - 4) // 6] * 3, 16 * spec.widen_factor):
-        x = _basic_block(x, width, stride=stride, name=name)
+        y = layers.conv_norm_relu(x, width, 3, stride=stride, names=layers.numbered(name, 1))
+        y = layers.conv_norm(y, width, 3, gamma=0.0, names=layers.numbered(name, 2))
+        x = layers.residual(x, y, stride=stride, name=name)
     return layers.classifier(x, num_classes, dropout=spec.dropout, draw=draw)
-
-
-def _basic_block(x: Any, width: float, *, stride: int, name: str) -> Any:
-    from divco_tf.models import layers
-
-    y = layers.conv_norm_relu(x, width, 3, stride=stride, names=(f"{name}.conv1", f"{name}.bn1"))
-    y = layers.norm(layers.conv(y, width, 3, name=f"{name}.conv2"), name=f"{name}.bn2", gamma=0.0)
-    return layers.residual(x, y, stride=stride, name=name)

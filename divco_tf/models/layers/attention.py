@@ -1,5 +1,6 @@
 """Split attention: parallel features are weighed against each other, channel by channel (arXiv 2004.08955)."""
 
+import functools
 from typing import Any
 
 import keras
@@ -16,7 +17,7 @@ def split_attention(
     name: str,
     radix: int = 2,
     groups: int = 1,
-    biases_as_kernels: bool = False,
+    bias_initializer: Any = "zeros",
 ) -> Any:
     """3x3 convolution to `radix` features an output, and their sum by attention: [B, H, W, C] -> [B, H, W, width].
 
@@ -28,22 +29,16 @@ def split_attention(
       name: of the block; convolutions are .conv, .fc1, .fc2, norms .bn0, .bn1.
       radix: features that compete for an output.
       groups: of the attention's convolutions; the 3x3 one has groups * radix.
-      biases_as_kernels: biases start uniform within +-1 / sqrt(fan_in), as PyTorch's do; otherwise at zero.
+      bias_initializer: of the attention's convolutions, as `conv`'s.
     """
     x = basic.conv_norm_relu(x, radix * width, 3, groups=radix * groups, names=(f"{name}.conv", f"{name}.bn0"))
-    hidden = max(width * radix // 4, 32)
-
-    def gate_conv(features: Any, filters: int, layer: str) -> Any:
-        fan_in = features.shape[-1] // groups
-        bias = basic.fan_in_uniform(fan_in) if biases_as_kernels else "zeros"
-        return basic.conv(
-            features, filters, 1, groups=groups, use_bias=True, bias_initializer=bias, name=f"{name}.{layer}"
-        )
-
+    gate_conv = functools.partial(
+        basic.conv, kernel_size=1, groups=groups, use_bias=True, bias_initializer=bias_initializer
+    )
     gate = keras.layers.GlobalAveragePooling2D(keepdims=True, name=f"{name}.pool")(x)
     gate = RadixSum(radix, name=f"{name}.sum")([gate])
-    gate = basic.relu(basic.norm(gate_conv(gate, hidden, "fc1"), name=f"{name}.bn1"), name=f"{name}.bn1.relu")
-    gate = gate_conv(gate, radix * width, "fc2")
+    gate = basic.norm_relu(gate_conv(gate, max(width * radix // 4, 32), name=f"{name}.fc1"), name=f"{name}.bn1")
+    gate = gate_conv(gate, radix * width, name=f"{name}.fc2")
     gate = RadixSoftmax(radix, groups, name=f"{name}.softmax")(gate)
     return RadixSum(radix, name=f"{name}.weighted")([x, gate])
 

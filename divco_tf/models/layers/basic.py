@@ -1,9 +1,10 @@
 """Layers whose defaults are the paper's: convolution, batch normalisation, pooling, shortcuts, the classifier.
 
 Convolutions and norms are named by their module path in the authors' networks ("layer1.0.conv1"), so that weights
-of either side are found by name (`models.import_torch`).
+of either side are found by name (`models.torch_weights`).
 """
 
+from collections.abc import Sequence
 from typing import Any
 
 import keras
@@ -21,9 +22,15 @@ FAN_IN_UNIFORM = keras.initializers.VarianceScaling(1 / 3, "fan_in", "uniform")
 
 SMALL_NORMAL = keras.initializers.RandomNormal(stddev=1e-3)
 
+Names = tuple[str, str]
+"""Of a convolution and the norm behind it."""
+
 
 def fan_in_uniform(fan_in: int) -> keras.initializers.Initializer:
-    """PyTorch's default for biases, whose shape does not tell the fan-in: uniform within +-1 / sqrt(fan_in)."""
+    """PyTorch's default for biases: uniform within +-1 / sqrt(fan_in).
+
+    A bias's shape does not tell the fan-in, so `conv` and `classifier` take this function for `bias_initializer`.
+    """
     return keras.initializers.RandomUniform(-(fan_in**-0.5), fan_in**-0.5)
 
 
@@ -44,8 +51,9 @@ def conv(
 
     `filters` is rounded to a whole number from 1, so that the budget rule may choose fractions of a width.
     `padding` "symmetric" puts the same zeros on both sides, as PyTorch does; "same" is TensorFlow's, which pads more at
-    the end where a stride makes the padding uneven.
+    the end where a stride makes the padding uneven. `bias_initializer` is one of Keras's, or `fan_in_uniform`.
     """
+    fan_in = x.shape[-1] // groups * kernel_size**2
     x, padding = padded(x, kernel_size, stride=stride, padding=padding, name=name)
     options = {} if groups == 1 else {"groups": groups}
     return (keras.layers.Conv2D if groups == 1 else GroupedConv2D)(
@@ -55,7 +63,7 @@ def conv(
         padding=padding,
         use_bias=use_bias,
         kernel_initializer=kernel_initializer,
-        bias_initializer=bias_initializer,
+        bias_initializer=fan_in_uniform(fan_in) if bias_initializer is fan_in_uniform else bias_initializer,
         name=name,
         **options,
     )(x)
@@ -86,15 +94,29 @@ def relu(x: Any, *, name: str) -> Any:
     return keras.layers.ReLU(name=name)(x)
 
 
-def conv_norm_relu(
-    x: Any, filters: float, kernel_size: int, *, names: tuple[str, str], stride: int = 1, groups: int = 1
+def norm_relu(x: Any, *, name: str) -> Any:
+    """Batch normalisation called `name`, ReLU."""
+    return relu(norm(x, name=name), name=f"{name}.relu")
+
+
+def conv_norm(
+    x: Any, filters: float, kernel_size: int, *, names: Names, stride: int = 1, groups: int = 1, gamma: float = 1.0
 ) -> Any:
-    """Convolution, batch normalisation, ReLU; `names` are the convolution's and the norm's."""
-    x = conv(x, filters, kernel_size, stride=stride, groups=groups, name=names[0])
-    return relu(norm(x, name=names[1]), name=f"{names[1]}.relu")
+    """Convolution, batch normalisation."""
+    return norm(conv(x, filters, kernel_size, stride=stride, groups=groups, name=names[0]), gamma=gamma, name=names[1])
 
 
-def deep_stem(x: Any, widths: tuple[int, int, int], *, names: tuple[tuple[str, str], ...]) -> Any:
+def conv_norm_relu(x: Any, filters: float, kernel_size: int, *, names: Names, stride: int = 1, groups: int = 1) -> Any:
+    """Convolution, batch normalisation, ReLU."""
+    return relu(conv_norm(x, filters, kernel_size, stride=stride, groups=groups, names=names), name=f"{names[1]}.relu")
+
+
+def numbered(block: str, index: int) -> Names:
+    """The names of a block's convolution and its norm in most networks: "layer1.0.conv1" and "layer1.0.bn1"."""
+    return f"{block}.conv{index}", f"{block}.bn{index}"
+
+
+def deep_stem(x: Any, widths: tuple[int, int, int], *, names: Sequence[Names]) -> Any:
     """ResNet-D's stem (He et al., arXiv 1812.01187): three 3x3 convolutions, the first strided."""
     for index, width in enumerate(widths):
         x = conv_norm_relu(x, width, 3, stride=2 if index == 0 else 1, names=names[index])
@@ -123,8 +145,7 @@ def shortcut(x: Any, filters: int, *, name: str, stride: int = 1, pool: bool = T
         first, stride = 1, 1
     elif stride > 1:
         kernel_size = 3
-    x = conv(x, filters, kernel_size, stride=stride, name=f"{name}.{first}")
-    return norm(x, name=f"{name}.{first + 1}")
+    return conv_norm(x, filters, kernel_size, stride=stride, names=(f"{name}.{first}", f"{name}.{first + 1}"))
 
 
 def residual(x: Any, y: Any, *, stride: int, name: str, pool: bool = True) -> Any:
@@ -153,7 +174,12 @@ def classifier(
     kernel_initializer: Any = SMALL_NORMAL,
     bias_initializer: Any = "zeros",
 ) -> Any:
-    """Global average pooling, dropout, a linear layer in float32: [B, H, W, C] -> logits [B, num_classes]."""
+    """Global average pooling, dropout, a linear layer in float32: [B, H, W, C] -> logits [B, num_classes].
+
+    `bias_initializer` is one of Keras's, or `fan_in_uniform`.
+    """
+    if bias_initializer is fan_in_uniform:
+        bias_initializer = fan_in_uniform(x.shape[-1])
     x = keras.layers.GlobalAveragePooling2D(name="avgpool", dtype="float32")(x)
     if dropout:
         x = Dropout(dropout, name="dropout", dtype="float32")(x, draw=draw)

@@ -42,9 +42,7 @@ def bottleneck(
     """
     drop = drop or (lambda features, _: features)
     first, inner, last = widths
-    y = basic.conv_norm_relu(x, first, 1, names=(f"{name}.conv1", f"{name}.bn1"))
-    y = drop(y, f"{name}.bn1")
-    y = basic.conv_norm_relu(y, inner, 3, stride=stride, groups=groups, names=(f"{name}.conv2", f"{name}.bn2"))
-    y = drop(y, f"{name}.bn2")
-    y = basic.norm(basic.conv(y, last, 1, name=f"{name}.conv3"), name=f"{name}.bn3", gamma=gamma)
-    return drop(y, f"{name}.bn3")
+    one, two, three = (basic.numbered(name, index) for index in (1, 2, 3))
+    y = drop(basic.conv_norm_relu(x, first, 1, names=one), one[1])
+    y = drop(basic.conv_norm_relu(y, inner, 3, stride=stride, groups=groups, names=two), two[1])
+    return drop(basic.conv_norm(y, last, 1, gamma=gamma, names=three), three[1])

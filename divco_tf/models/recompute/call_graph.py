@@ -1,4 +1,4 @@
-"""A functional model as a list of calls, and what the gradient of each needs."""
+"""A functional model as a list of calls."""
 
 import dataclasses
 import functools
@@ -10,7 +10,6 @@ from typing import Any
 import keras
 
 from divco_tf import compat
-from divco_tf.models.layers import stochastic
 
 
 @dataclasses.dataclass(frozen=True)
@@ -64,7 +63,7 @@ class CallGraph:
 
     def bytes_of(self, numbers: Any) -> int:
         """Bytes an example of these tensors."""
-        return sum(_bytes(self.tensors[number]) for number in numbers)
+        return sum(bytes_of(self.tensors[number]) for number in numbers)
 
 
 def call_graph(model: keras.Model) -> CallGraph:
@@ -107,53 +106,8 @@ def _can_be_taken_apart(node: Any) -> bool:
     return given == [(tensor.shape, tensor.dtype) for tensor in inner.inputs]
 
 
-def kept_for_gradient(call: Call) -> tuple[set[int], int]:
-    """What TensorFlow keeps of a call until its gradient has been computed.
-
-    Returns:
-      numbers of its inputs and outputs that are kept, and bytes an example of what it makes inside.
-    """
-    layer, inputs, outputs = call.operation, set(call.inputs), set(call.outputs)
-    if isinstance(layer, (*_NOTHING, stochastic.ShakeDrop, stochastic.ShakeShake)):
-        return set(), 0
-    if isinstance(layer, stochastic.Dropout):
-        return set(), _mask_bytes(call) if layer.rate else 0
-    if isinstance(layer, (stochastic.ChannelDropout, stochastic.DropPath)):
-        return set(), 0
-    if isinstance(layer, keras.layers.ReLU):
-        return outputs, 0
-    if isinstance(layer, (*_KERNELS, keras.layers.BatchNormalization)):
-        activated = getattr(layer, "activation", None) not in (None, keras.activations.linear)
-        return inputs | outputs if activated else inputs, 0
-    if isinstance(layer, keras.layers.Multiply):
-        return inputs, 0
-    if isinstance(layer, keras.layers.Activation) and layer.activation is not keras.activations.relu:
-        return inputs, _bytes(call.node.outputs[0])  # x * sigmoid(x) keeps both factors
-    return inputs | outputs, 0
-
-
-_NOTHING = (
-    keras.layers.Add,
-    keras.layers.Average,
-    keras.layers.AveragePooling2D,
-    keras.layers.Concatenate,
-    keras.layers.Cropping2D,
-    keras.layers.Flatten,
-    keras.layers.GlobalAveragePooling2D,
-    keras.layers.Reshape,
-    keras.layers.UpSampling2D,
-    keras.layers.ZeroPadding2D,
-)
-"""Their gradients need shapes only."""
-
-_KERNELS = (keras.layers.Conv2D, keras.layers.Dense, keras.layers.DepthwiseConv2D, keras.layers.SeparableConv2D)
-
-
-def _mask_bytes(call: Call) -> int:
-    return _bytes(call.node.outputs[0])
-
-
-def _bytes(tensor: Any) -> int:
+def bytes_of(tensor: Any) -> int:
+    """Bytes an example of a symbolic tensor."""
     size = tensor.dtype and keras.backend.standardize_dtype(tensor.dtype)
     return math.prod(tensor.shape[1:]) * (1 if size == "bool" else _WIDTHS.get(size, 4))
 

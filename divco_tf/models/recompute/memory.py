@@ -8,7 +8,7 @@ import keras
 
 from divco_tf.errors import InputError
 from divco_tf.models.recompute.call_graph import call_graph
-from divco_tf.models.recompute.remat import segments
+from divco_tf.models.recompute.segments import segments
 
 
 @dataclasses.dataclass(frozen=True)
@@ -49,7 +49,7 @@ def step_memory(
 ) -> StepMemory:
     """Estimates the memory of a training step of S branches.
 
-    Activations are those that TensorFlow's gradients read (`call_graph.kept_for_gradient`), in the template's
+    Activations are those that TensorFlow's gradients read (`segments.kept_for_gradient`), in the template's
     precision; an operation that is not known there is taken to keep its inputs and outputs.
 
     Args:

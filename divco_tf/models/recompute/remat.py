@@ -1,11 +1,10 @@
-"""Less memory for more work: activations computed again in the backward pass, by block and by branch.
+"""Less memory for more work: activations computed again in the backward pass, segment by segment.
 
 Recomputation trades one more forward pass for activations that need not be kept ("Training Deep Nets with Sublinear
 Memory Cost", Chen et al., arXiv 1604.06174). What is computed again takes weights, statistics and draws as arguments:
 it is the same function, of the same numbers, so its gradient is the plain one's.
 """
 
-import dataclasses
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -14,7 +13,8 @@ import tensorflow as tf
 
 from divco_tf import compat
 from divco_tf.errors import InputError
-from divco_tf.models.recompute.call_graph import Call, CallGraph, call_graph, kept_for_gradient
+from divco_tf.models.recompute.call_graph import Call, CallGraph, call_graph
+from divco_tf.models.recompute.segments import Segment, segments
 from divco_tf.models.template import weights_and_statistics
 
 Tensors = Sequence[tf.Tensor]
@@ -47,14 +47,14 @@ def recomputed(function: Recomputable, inputs: Tensors, others: Tensors) -> tupl
 
         def gradient(*upstream: tf.Tensor) -> list:
             upstream = upstream[:count]
-            with _when_there(upstream):
+            with when_there(upstream):
                 again, others_again = [tf.identity(x) for x in inputs], [tf.identity(x) for x in others]
             with tf.GradientTape() as tape:
                 tape.watch(again)
                 outputs, _ = function(again, others_again)
             gradients = tape.gradient(outputs, again, output_gradients=upstream, unconnected_gradients="zero")
             # All at once: else gradients of weights would wait, with all they need, while the way back is pursued.
-            with _when_there(gradients):
+            with when_there(gradients):
                 return [tf.identity(x) for x in gradients]
 
         return (*outputs, *(tf.stop_gradient(x) for x in rest)), gradient
@@ -63,165 +63,12 @@ def recomputed(function: Recomputable, inputs: Tensors, others: Tensors) -> tupl
     return list(results[:count]), list(results[count:])
 
 
-def _when_there(tensors: Tensors) -> Any:
+def when_there(tensors: Tensors) -> Any:
     """What is made in this context waits for the tensors.
 
     To wait for a function call itself would be to wait for its side effects only, once it is inlined (TensorFlow 2.21).
     """
     return tf.control_dependencies([tf.identity(x) for x in tensors])
-
-
-def in_turn(function: Callable, *, recompute: bool) -> Callable:
-    """A branch function that is to be called for one branch after the other, forward, and backward in reverse.
-
-    A token goes from branch to branch: each waits for the one before it, and its gradient for that of the one after it.
-
-    Args:
-      function: (weights, statistics, view, draw) -> (logits, new statistics).
-      recompute: keep nothing of a branch, but run it again before its gradient. Without it a branch's activations live
-        until then, so that only what it recomputes by itself is made for one branch at a time.
-
-    Returns:
-      A function of the same arguments. It holds the token: make one for each step that is traced.
-    """
-    token = tf.zeros([])
-
-    def branch(weights: list, others: list) -> tuple[list, list]:
-        logits, new = function(weights, others[:-2], *others[-2:])
-        return [logits], new
-
-    def call(weights: list, statistics: list, view: tf.Tensor, draw: tf.Tensor) -> tuple:
-        nonlocal token
-        weights, others = _enter(token, weights, [*statistics, view, draw])
-        (logits,), new = recomputed(branch, weights, others) if recompute else branch(weights, others)
-        logits, token = _leave(logits)
-        return logits, new
-
-    return call
-
-
-def _enter(token: tf.Tensor, weights: Tensors, others: Tensors) -> tuple[list, list]:
-    """The tensors when there is a token; the token's gradient is there when the weights' are."""
-
-    @tf.custom_gradient
-    def enter(token: tf.Tensor, *weights: tf.Tensor) -> tuple:
-        with _when_there([token]):
-            passed = [tf.identity(x) for x in weights]
-
-        def gradient(*upstream: tf.Tensor) -> tuple:
-            with _when_there(upstream):
-                return tf.zeros([]), *upstream
-
-        return passed, gradient
-
-    passed = enter(token, *weights)
-    with _when_there([token]):
-        return list(passed), [tf.identity(x) for x in others]
-
-
-@tf.custom_gradient
-def _leave(logits: tf.Tensor) -> tuple:
-    """The logits, and a token when they are there; their gradient is there when the token's is."""
-    with _when_there([logits]):
-        token = tf.zeros([])
-
-    def gradient(logits_upstream: tf.Tensor, token_upstream: tf.Tensor) -> tf.Tensor:
-        with _when_there([token_upstream]):
-            return tf.identity(logits_upstream)
-
-    return (tf.identity(logits), token), gradient
-
-
-@dataclasses.dataclass(frozen=True)
-class Segment:
-    """Calls that are recomputed together.
-
-    Attributes:
-      calls: one after the other.
-      inputs: numbers of the tensors it takes, the template's inputs included.
-      outputs: numbers of the tensors that later ones, or the template's output, take.
-      kept: bytes an example that its gradient needs beside `inputs`.
-    """
-
-    calls: tuple[Call, ...]
-    inputs: tuple[int, ...]
-    outputs: tuple[int, ...]
-    kept: int
-
-
-def segments(graph: CallGraph) -> list[Segment]:
-    """Cuts a network where little is live, so that what lies at the cuts and in the largest segment is least.
-
-    The cuts are the ends of blocks where a network has such, since one tensor is live there.
-    """
-    live = graph.live()
-    costs = [graph.bytes_of(numbers) for numbers in live]
-    kept = _kept_by_position(graph)
-    ends = _cuts(costs, kept)
-    result, start = [], 0
-    for end in ends:
-        calls = graph.calls[start:end]
-        made = {number for call in calls for number in call.outputs}
-        taken = {number for call in calls for number in call.inputs} - made
-        outputs = sorted(made & (live[end - 1] | set(graph.outputs)))
-        result.append(Segment(calls, tuple(sorted(taken)), tuple(outputs), sum(kept[start:end])))
-        start = end
-    return result
-
-
-def _kept_by_position(graph: CallGraph) -> list[int]:
-    """Bytes an example that are kept for gradients, at the call that made them."""
-    maker = {number: position for position, call in enumerate(graph.calls) for number in call.outputs}
-    kept, bytes_at = set(), [0] * len(graph.calls)
-    for position, call in enumerate(graph.calls):
-        numbers, inside = kept_for_gradient(call)
-        kept |= numbers & set(maker)
-        bytes_at[position] += inside
-    for number in kept:
-        bytes_at[maker[number]] += graph.bytes_of([number])
-    return bytes_at
-
-
-def _cuts(costs: Sequence[int], kept: Sequence[int]) -> list[int]:
-    """Ends of segments: the least sum of `costs` at the cuts plus largest segment of `kept`.
-
-    For each of several limits to a segment, the cheapest cuts that keep to it are found by dynamic programming.
-    """
-    count = len(costs)
-    before = [0]
-    for size in kept:
-        before.append(before[-1] + size)
-    # Only where no neighbour has less alive; position p is a cut after p calls.
-    places = [p for p in range(1, count) if costs[p - 1] <= min(costs[max(p - 2, 0)], costs[p])]
-    best_total, best = before[-1], [count]
-    for parts in range(2, min(len(places), 40) + 2):
-        ends, cost = _cheapest_cuts([0, *places, count], costs, before, limit=before[-1] / parts)
-        largest = max(before[end] - before[start] for start, end in zip([0, *ends], ends, strict=False))
-        if cost + largest < best_total:
-            best_total, best = cost + largest, ends
-    return best
-
-
-def _cheapest_cuts(
-    places: Sequence[int], costs: Sequence[int], before: Sequence[int], *, limit: float
-) -> tuple[list[int], int]:
-    """Cuts of least total cost between segments of at most `limit`, or of neighbouring places further apart."""
-    totals, last = [0.0], [0]
-    for index in range(1, len(places)):
-        start = index - 1
-        choice = start
-        while start > 0 and before[places[index]] - before[places[start - 1]] <= limit:
-            start -= 1
-            if totals[start] <= totals[choice]:
-                choice = start
-        own = costs[places[index] - 1] if index < len(places) - 1 else 0
-        totals.append(totals[choice] + own)
-        last.append(choice)
-    ends, index = [], len(places) - 1
-    while index > 0:
-        ends.append(places[index])
-        index = last[index]
-    return ends[::-1], int(totals[-1])
 
 
 def segmented(template: keras.Model, *, training: bool, jit: bool, keep_last: bool = True) -> Callable:

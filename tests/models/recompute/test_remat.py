@@ -2,15 +2,12 @@
 
 import concurrent.futures
 import functools
-import itertools
 import multiprocessing
 
 import keras
 import numpy as np
 import pytest
 import tensorflow as tf
-from hypothesis import given
-from hypothesis import strategies as st
 
 from divco_tf.errors import InputError
 from divco_tf.models import draws
@@ -119,37 +116,6 @@ def test_recomputation_lowers_the_peak():
     print(found)
     for way in ("remat", "in turn", "both"):
         assert found[way] < 0.75 * found["plain"], way
-
-
-@pytest.mark.parametrize("name", SIBLINGS)
-def test_segments_make_every_call_once_and_pass_on_what_is_taken(name):
-    graph = call_graph(sibling_stack(name).network.template)
-    parts, known = remat.segments(graph), set(graph.inputs)
-    assert tuple(itertools.chain.from_iterable(part.calls for part in parts)) == graph.calls
-    for part in parts:
-        assert known.issuperset(part.inputs)
-        known |= set(part.outputs)
-    assert set(graph.outputs) <= known
-
-
-@given(st.lists(st.tuples(st.integers(0, 9), st.integers(0, 20)), min_size=1, max_size=9))
-def test_cuts_are_never_worse_than_none_and_near_the_best(calls):
-    costs, kept = map(list, zip(*calls, strict=True))
-    costs[-1] = 0
-
-    def total(ends: tuple) -> int:
-        parts = [sum(kept[start:end]) for start, end in zip((0, *ends), ends, strict=False)]
-        return sum(costs[end - 1] for end in ends[:-1]) + max(parts)
-
-    ends = remat._cuts(costs, kept)
-    assert ends[-1] == len(costs) and ends == sorted(set(ends))
-    every = [
-        (*inner, len(costs))
-        for size in range(len(costs))
-        for inner in itertools.combinations(range(1, len(costs)), size)
-    ]
-    best = min(map(total, every))
-    assert best <= total(tuple(ends)) <= total((len(costs),))
 
 
 def test_nested_models_are_taken_apart_and_layers_called_twice_keep_both_updates():
