@@ -25,7 +25,7 @@ from tests.models import goldens
 from tests.models.test_torch_weights import state_dict
 from tests.test_files import at_once
 from tests.torch_files import made as files
-from tests.torch_files.test_checkpoint import HOSTILE
+from tests.torch_files.test_pickles import HOSTILE
 
 PROGRAM = pathlib.Path(__file__).resolve().parents[2] / "tools" / "import_checkpoint.py"
 LICENCE = "CC BY-NC 4.0"

@@ -221,7 +221,7 @@ def test_a_misspelt_name_of_before_is_refused_with_what_there_is(parsed, line, s
         parsed(f"{HEAD}{imports}{line}\n")
 
 
-def test_a_keras_layer_of_before_is_bound_wherever_it_lives(parsed):
+def test_a_keras_layer_of_before_is_bound_where_it_lives_now(parsed, capsys):
     bindings = [
         'batch_ops.KerasLayer.name="keras.layers.RandomBrightness"',
         'batch_ops.KerasLayer.arguments={"factor": 0.2}',
@@ -231,6 +231,7 @@ def test_a_keras_layer_of_before_is_bound_wherever_it_lives(parsed):
     for config in ("digits/wide_resnet10_2_split4", mine):
         (layer,) = parsed(config, use, *bindings)[0].batch_operations
         assert layer.name == "keras.layers.RandomBrightness"
+    assert told(capsys) == ["batch_ops.KerasLayer is now keras_layers.KerasLayer"]
 
 
 def test_a_program_tells_of_old_names_and_goes_on(divco, tmp_path):
