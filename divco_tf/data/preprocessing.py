@@ -58,6 +58,7 @@ class Preprocessing:
 
     def resized(self, images: tf.Tensor) -> tf.Tensor:
         """The same before normalisation: whole grey levels 0..255, float32 [N, s, s, 3]."""
+        images = tf.convert_to_tensor(images)  # the graph of a tall strip's rows cannot slice numpy's
         images = self._stretch(images) if self.resize == "stretch" else self._shorter_side_crop(images)
         return tf.ensure_shape(images, [None, self.image_size, self.image_size, 3])
 
