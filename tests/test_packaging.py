@@ -72,8 +72,9 @@ def unpacked(wheel, tmp_path_factory) -> pathlib.Path:
 
 
 def python(site: pathlib.Path, code: str) -> subprocess.CompletedProcess:
-    """Runs code with the unpacked wheel, as PYTHONPATH comes before the checkout's editable install."""
-    command, environment = [sys.executable, "-c", code], os.environ | {"PYTHONPATH": str(site)}
+    """Runs code with the unpacked wheel, and not with the checkout's editable install."""
+    alone = "import sys; sys.meta_path = [finder for finder in sys.meta_path if 'editable' not in repr(finder)]\n"
+    command, environment = [sys.executable, "-c", alone + code], os.environ | {"PYTHONPATH": str(site)}
     return subprocess.run(command, capture_output=True, text=True, cwd=site, env=environment)
 
 
