@@ -9,6 +9,7 @@ import tensorflow as tf
 
 from tests import tiny
 from tests.reference import DATA
+from tests.reference.old import RELEASES, unpacked
 from tests.tiny import lively, tiny_stack
 
 VIEWS = tiny.batch(3)[0]
@@ -59,15 +60,14 @@ def test_a_checkpoint_of_tensorflow_holds_every_variable_by_name(tmp_path):
         np.testing.assert_array_equal(ours, theirs)
 
 
-OLD = DATA / "v0.1.0" / "keras"
-
-
 @pytest.mark.parametrize("name", ["model", "stack", "branch"])
-def test_keras_files_of_0_1_0_are_read_for_ever(name):
-    """Two branches of a WRN-10-1, two steps trained; written at 0.1.0, with what was predicted then."""
-    expected = json.loads((OLD / "expected.json").read_text())
+@pytest.mark.parametrize("release", RELEASES)
+def test_keras_files_of_a_release_are_read_for_ever(tmp_path, release, name):
+    """Two branches, two steps trained, with what was predicted then; SGD's of 0.1.0, AdamW's of 0.2.0."""
+    folder = DATA / "v0.1.0" / "keras" if release == "v0.1.0" else unpacked(release, "keras", tmp_path)
+    expected = json.loads((DATA / release / "keras.json").read_text())
     views = (np.arange(2 * 2 * 8 * 8 * 3).reshape(2, 2, 8, 8, 3) % 7).astype(np.float32)
-    loaded = keras.models.load_model(OLD / f"{name}.keras")
+    loaded = keras.models.load_model(folder / f"{name}.keras")
     predicted = loaded(views[:, 0] if name == "branch" else views)
     np.testing.assert_allclose(predicted, expected[name], rtol=1e-4, atol=1e-6)
     if name == "model":

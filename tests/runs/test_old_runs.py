@@ -1,7 +1,11 @@
-"""Model_dirs that 0.1.0 (commit de3750d) wrote are read for ever: its checkpoints name variables by position."""
+"""Model_dirs that earlier releases wrote are read for ever: evaluated, gone on with, extended, begun from.
+
+0.1.0 (commit de3750d) named the variables of a checkpoint by position, 0.2.0 (4d6fae2) by name.
+"""
 
 import dataclasses
 import json
+import pathlib
 import shutil
 import zlib
 
@@ -14,10 +18,12 @@ from divco_tf.models.backbones.registry import BACKBONES
 from divco_tf.models.template import build_template
 from divco_tf.runs.assemble import make_model
 from divco_tf.runs.evaluation import evaluate
+from divco_tf.runs.imported import import_checkpoint
 from divco_tf.runs.loop import train
 from divco_tf.runs.model_dir import load, open_model_dir
 from divco_tf.runs.options import Options
-from tests.reference import DATA
+from divco_tf.runs.warm_start import warm_start
+from tests.reference import DATA, old
 
 OLD = DATA / "v0.1.0"
 WEIGHTS = [("finished", "last"), ("finished", "best"), ("finished", "ema"), ("stopped", "last")]
@@ -89,3 +95,87 @@ def test_a_stopped_run_goes_on_and_a_finished_one_is_extended(tmp_path):
         assert any(f"going on from step {10 * (epochs - 1)} of {10 * epochs}" in line for line in told)
         before, after = (open_model_dir(folder / name).records for folder in (OLD, tmp_path))
         assert after[-1]["step"] == 10 * epochs and after[-1]["accuracy"] > before[-1]["accuracy"] - 0.1
+
+
+RUNS = [(release, name) for release in old.RELEASES for name in ("chosen", "drawn", "half", "mixed", "theirs", "warm")]
+STOPPED = [(release, name) for release in old.RELEASES for name in ("drawn", "half", "mixed")]
+QUICK_TO_END = ("v0.2.0", "mixed")
+
+
+def assert_answers(model_dir: pathlib.Path, said: dict[str, dict], *, atol: float) -> None:
+    """Whether logits, and figures of the test images, are as they were `said` to be, of all weights that are kept."""
+    preprocessing = open_model_dir(model_dir).experiment.preprocessing
+    for weights, expected in said.items():
+        stack = load(model_dir, weights=weights)
+        assert stack.weights_from == f"{model_dir} {expected['of']}"
+        np.testing.assert_allclose(stack(preprocessing(old.IMAGES)), expected["logits"], atol=atol)
+    figures = evaluate(model_dir, weights=weights)
+    assert figures.negative_log_likelihood == pytest.approx(expected["negative_log_likelihood"], rel=atol)
+    assert figures.accuracy == pytest.approx(expected["accuracy"], abs=0.01)
+    assert figures.branch_accuracies == pytest.approx(expected["branch_accuracies"], abs=0.01)
+
+
+@pytest.mark.parametrize(("release", "name"), RUNS)
+def test_a_run_of_a_release_answers_and_is_evaluated_as_there(tmp_path, release, name):
+    assert_answers(old.unpacked(release, name, tmp_path), old.told(release, "runs")[name], atol=1e-4)
+
+
+def goes_on(model_dir: pathlib.Path, *, extend: int = 0) -> list[str]:
+    """Trains the run in `model_dir` to its end, or `extend` epochs more; what was told."""
+    experiment = open_model_dir(model_dir).experiment
+    options = Options(threads=1, keep_checkpoints=1, micro_batches=2 if model_dir.name == "drawn" else 1)
+    longer = dataclasses.replace(experiment, epochs=experiment.epochs + extend)
+    told: list[str] = []
+    train(longer, model_dir=model_dir, options=options, extend=bool(extend), report=told.append)
+    return told
+
+
+@pytest.mark.parametrize(
+    ("release", "name"),
+    [case if case == QUICK_TO_END else pytest.param(*case, marks=pytest.mark.slow) for case in STOPPED],
+)
+def test_a_run_that_a_release_stopped_ends_as_it_would_have_there(tmp_path, release, name):
+    model_dir = old.unpacked(release, name, tmp_path)
+    told = goes_on(model_dir)
+    assert any("going on from step 14 of" in line for line in told)
+    assert not any("otherwise" in line for line in told)
+    assert_answers(model_dir, old.told(release, "ended")[name], atol=2e-3)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("release", old.RELEASES)
+def test_a_run_that_a_release_finished_is_extended_as_there(tmp_path, release):
+    model_dir = old.unpacked(release, "warm", tmp_path)
+    goes_on(model_dir, extend=1)
+    assert_answers(model_dir, old.told(release, "ended")["warm"], atol=2e-3)
+
+
+@pytest.mark.parametrize("release", old.RELEASES)
+def test_a_run_of_a_release_that_ended_early_has_ended(tmp_path, release):
+    model_dir = old.unpacked(release, "chosen", tmp_path)
+    records = (model_dir / "metrics.json").read_text()
+    assert open_model_dir(model_dir).records[-1]["step"] < 48
+    told = goes_on(model_dir)
+    assert not any(line.startswith("step ") for line in told)
+    assert (model_dir / "metrics.json").read_text() == records
+
+
+@pytest.mark.parametrize("release", old.RELEASES)
+def test_a_run_begins_with_the_weights_of_a_release(tmp_path, release):
+    model_dir = old.unpacked(release, "chosen", tmp_path)
+    other = load(model_dir, weights="ema")
+    stack = open_model_dir(model_dir).experiment.build(10)
+    warm_start(stack, other, branches=(1, 0))
+    logits = stack(open_model_dir(model_dir).experiment.preprocessing(old.IMAGES))
+    expected = old.told(release, "runs")["chosen"]["ema"]["logits"]
+    np.testing.assert_allclose(logits, np.flip(expected, axis=1), atol=1e-4)
+
+
+@pytest.mark.parametrize("release", old.RELEASES)
+def test_a_file_of_weights_is_imported_as_by_a_release(tmp_path, release):
+    theirs = old.unpacked(release, "theirs", tmp_path)
+    network = {"backbone": "wide_resnet10_1", "split_factor": 2, "num_classes": 10, "dataset": "digits"}
+    ours = import_checkpoint(tmp_path / "theirs.pth.tar", model_dir=tmp_path / "ours", **network)
+    for here, there in zip(load(ours.model_dir).variables, load(theirs).variables, strict=True):
+        np.testing.assert_array_equal(here, there)
+    assert ours.imported == open_model_dir(theirs).imported

@@ -11,6 +11,7 @@ from divco_tf.runs import evaluation
 from divco_tf.runs.evaluation import evaluate
 from divco_tf.runs.model_dir import WEIGHTS, open_model_dir
 from divco_tf.runtime import compute, strategy
+from tests.reference import old
 from tests.runs import runs
 from tests.tools.in_process import fresh_program
 
@@ -100,3 +101,16 @@ def test_bad_input_is_refused_in_one_line(divco, two_runs, arguments, says):
     run, root = str(two_runs[0]), str(two_runs[0].parent)
     arguments = [argument.replace("RUN", run).replace("ROOT", root) for argument in arguments]
     assert says in divco.refusal("evaluate", *arguments)
+
+
+@pytest.mark.parametrize("release", old.RELEASES)
+def test_a_run_and_an_export_of_a_release_have_their_figures(divco, tmp_path, release):
+    run, export = old.unpacked(release, "chosen", tmp_path), tmp_path / "exports" / "chosen"
+    arguments = [[f"--model_dir={run}", "--weights=best"], [f"--saved_model={export}", "--dataset=digits"]]
+    expected = old.told(release, "runs")["chosen"]["best"]
+    for flags in arguments:
+        result = divco("evaluate", *flags, "--json")
+        (figures,) = json.loads(result.stdout).values()
+        assert figures["negative_log_likelihood"] == pytest.approx(expected["negative_log_likelihood"], rel=1e-4)
+        assert figures["branch_accuracies"] == pytest.approx(expected["branch_accuracies"], abs=0.01)
+        assert figures["weights"].endswith(expected["of"])
