@@ -1,8 +1,9 @@
 """What earlier releases left: runs and exports, packed, and what the release itself said of them.
 
-`<release>/<name>.tar.xz` holds a model_dir `<name>`, its export `exports/<name>` where one was made, and the `.gin` that
-was trained; `<release>/told.json` what the release answered to `IMAGES` and how it evaluated, for the run as it lies
-there and for the run that the release took to its end (0.2.0 for those of 0.1.0, whose order of images it does not have).
+`<release>/<name>.tar.xz` holds a model_dir `<name>`, its export `exports/<name>` where one was made, and the `.gin`
+that was trained; `<release>/told.json` what the release answered to `IMAGES` and how it evaluated, for the run as it
+lies there and for the run that the release took to its end (0.2.0 for those of 0.1.0, whose order of images it does
+not have).
 """
 
 import json

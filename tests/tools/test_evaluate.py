@@ -108,8 +108,8 @@ def test_a_run_and_an_export_of_a_release_have_their_figures(divco, tmp_path, re
     run, export = old.unpacked(release, "chosen", tmp_path), tmp_path / "exports" / "chosen"
     arguments = [[f"--model_dir={run}", "--weights=best"], [f"--saved_model={export}", "--dataset=digits"]]
     expected = old.told(release, "runs")["chosen"]["best"]
-    for flags in arguments:
-        result = divco("evaluate", *flags, "--json")
+    for given in arguments:
+        result = divco("evaluate", *given, "--json")
         (figures,) = json.loads(result.stdout).values()
         assert figures["negative_log_likelihood"] == pytest.approx(expected["negative_log_likelihood"], rel=1e-4)
         assert figures["branch_accuracies"] == pytest.approx(expected["branch_accuracies"], abs=0.01)

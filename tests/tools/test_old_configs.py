@@ -1,4 +1,4 @@
-"""Configs of earlier releases: the `.gin` that was trained, and the config.gin that the run left, say what they said."""
+"""Configs of earlier releases: the `.gin` that was trained, and the config.gin of its run, say what they said."""
 
 import pytest
 
