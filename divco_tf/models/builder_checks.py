@@ -11,7 +11,7 @@ import numpy as np
 from divco_tf import compat
 from divco_tf.errors import InputError
 from divco_tf.models import placement
-from divco_tf.models.recompute.call_graph import call_graph
+from divco_tf.models.call_graph import call_graph
 
 
 def checked_logits(name: str, logits: Any, num_classes: int) -> Any:

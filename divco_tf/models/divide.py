@@ -69,7 +69,7 @@ def by_split(value: float, split_factor: int) -> float:
 
 
 def by_sqrt_split(value: float, split_factor: int) -> float:
-    """value / sqrt(S): the regularisation of every other family."""
+    """value / sqrt(S): S networks of such a width cost what one did; and the regularisation of most families."""
     return value / math.sqrt(split_factor)
 
 

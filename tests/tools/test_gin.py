@@ -72,7 +72,7 @@ def test_it_is_what_its_name_says(name, experiment):
 
 @pytest.mark.parametrize("name", [name for name in EXPERIMENTS if name not in ROWS])
 def test_its_network_can_be_built(name, experiment):
-    """The rows' networks are test__paper_rows.py's."""
+    """The rows' networks are test_paper_rows.py's."""
     size = experiment.preprocessing.image_size
     sizes = summarize(
         experiment.backbone,

@@ -7,7 +7,7 @@ from typing import Any
 import keras
 
 from divco_tf.errors import InputError
-from divco_tf.models.recompute.call_graph import call_graph
+from divco_tf.models.call_graph import call_graph
 from divco_tf.models.recompute.segments import segments
 
 

@@ -13,7 +13,7 @@ import tensorflow as tf
 
 from divco_tf import compat
 from divco_tf.errors import InputError
-from divco_tf.models.recompute.call_graph import Call, CallGraph, call_graph
+from divco_tf.models.call_graph import Call, CallGraph, call_graph
 from divco_tf.models.recompute.segments import Segment, segments
 from divco_tf.models.template import weights_and_statistics
 

@@ -5,8 +5,8 @@ from collections.abc import Sequence
 
 import keras
 
+from divco_tf.models.call_graph import Call, CallGraph, bytes_of
 from divco_tf.models.layers import stochastic
-from divco_tf.models.recompute.call_graph import Call, CallGraph, bytes_of
 
 
 @dataclasses.dataclass(frozen=True)

@@ -115,10 +115,13 @@ class Moment(NamedTuple):
     epoch: tf.Tensor
     """Whole epochs since the run's start."""
     steps: tf.Tensor
-    """Steps since the warm-up's end."""
+    """Steps since the warm-up's end; negative before it, where what a rule gives is not used but must be a number."""
     steps_per_epoch: int
     fraction: tf.Tensor
     """The rule's share of the run that is over, 1 at and after the end."""
+
+
+# The rules. Each gives `learning_rate` where the warm-up ends (`steps` and `fraction` are 0), and goes on from there.
 
 
 def _cos(config: LearningRate, moment: Moment) -> tf.Tensor:
@@ -161,8 +164,7 @@ RULES: dict[str, Callable[[LearningRate, Moment], tf.Tensor]] = {
     "exponential": _exponential,
     "constant": _constant,
 }
-"""Learning-rate rules by name. Each goes on from `learning_rate` where the warm-up ends, which is `EpochSchedule`'s, as
-the floor is."""
+"""Learning-rate rules by name. Warm-up and floor are `EpochSchedule`'s."""
 
 
 @keras.saving.register_keras_serializable(package="divco_tf")

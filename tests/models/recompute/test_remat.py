@@ -14,8 +14,8 @@ from divco_tf.models import draws
 from divco_tf.models.backbones.keras_applications import EfficientNetV2Spec
 from divco_tf.models.backbones.wide_resnet_cifar import WideResNetSpec
 from divco_tf.models.branch_stack import BranchStack, build
+from divco_tf.models.call_graph import call_graph
 from divco_tf.models.recompute import remat
-from divco_tf.models.recompute.call_graph import call_graph
 from divco_tf.tools.benchmarks.process import keep_freed_memory, peak_growth
 from tests.models.one_step import gradients
 from tests.models.siblings import SIBLINGS, sibling_stack

@@ -6,8 +6,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from divco_tf.models.call_graph import call_graph
 from divco_tf.models.recompute import segments
-from divco_tf.models.recompute.call_graph import call_graph
 from tests.models.siblings import SIBLINGS, sibling_stack
 
 
