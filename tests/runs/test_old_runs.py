@@ -99,6 +99,7 @@ def test_a_stopped_run_goes_on_and_a_finished_one_is_extended(tmp_path):
 
 RUNS = [(release, name) for release in old.RELEASES for name in ("chosen", "drawn", "half", "mixed", "theirs", "warm")]
 STOPPED = [(release, name) for release in old.RELEASES for name in ("drawn", "half", "mixed")]
+QUICK_TO_ANSWER = {("v0.1.0", "mixed"), ("v0.1.0", "theirs"), ("v0.2.0", "chosen"), ("v0.2.0", "drawn")}
 QUICK_TO_END = ("v0.2.0", "mixed")
 
 
@@ -115,7 +116,10 @@ def assert_answers(model_dir: pathlib.Path, said: dict[str, dict], *, atol: floa
     assert figures.branch_accuracies == pytest.approx(expected["branch_accuracies"], abs=0.01)
 
 
-@pytest.mark.parametrize(("release", "name"), RUNS)
+@pytest.mark.parametrize(
+    ("release", "name"),
+    [case if case in QUICK_TO_ANSWER else pytest.param(*case, marks=pytest.mark.slow) for case in RUNS],
+)
 def test_a_run_of_a_release_answers_and_is_evaluated_as_there(tmp_path, release, name):
     assert_answers(old.unpacked(release, name, tmp_path), old.told(release, "runs")[name], atol=1e-4)
 

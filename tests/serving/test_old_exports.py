@@ -10,7 +10,12 @@ from divco_tf.serving.export import export, read_class_names, read_record
 from tests.reference import old
 
 WEIGHTS = {"chosen": "best", "theirs": "last", "warm": "last"}
-EXPORTS = [(release, name) for release in old.RELEASES for name in WEIGHTS]
+QUICK = {("v0.1.0", "chosen"), ("v0.2.0", "warm")}
+EXPORTS = [
+    (release, name) if (release, name) in QUICK else pytest.param(release, name, marks=pytest.mark.slow)
+    for release in old.RELEASES
+    for name in WEIGHTS
+]
 PNGS = [tf.io.encode_png(image).numpy() for image in old.IMAGES]
 
 

@@ -86,7 +86,7 @@ def test_flags_offer_what_the_library_takes():
         (["--model_dir=RUN", "--dataset=digits"], "--dataset is not of --model_dir. Received: 'digits';"),
         (["--saved_model=x", "--dataset=digits", "--weights=best"], "--weights is not of --saved_model."),
         (["--saved_model=x", "--dataset=digits", "--jit=auto"], "--jit is not of --saved_model."),
-        (["--model_dir=RUN", "--batch_size=0"], "--batch_size: 0 is not a positive integer. Received: 0."),
+        (["--model_dir=RUN", "--batch_size=0"], "--batch_size=0: 0 is not a positive integer."),
         (["--model_dir=RUN,ROOT"], "experiment.json is missing"),
         (["--model_dir=RUN", "--saved_model=x"], "--model_dir or --saved_model"),
         (["--saved_model=x"], "--dataset"),

@@ -10,7 +10,7 @@ import pytest
 from divco_tf.tools.laboratory import gpu
 from divco_tf.tools.laboratory.gpu import Part, run_part, told
 
-CONFIGS = pathlib.Path(__file__).parents[2] / "gin"
+CONFIGS = pathlib.Path(__file__).parents[3] / "gin"
 
 
 def python(code: str, name: str = "a part", result: pathlib.Path | None = None) -> Part:

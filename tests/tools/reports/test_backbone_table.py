@@ -16,7 +16,7 @@ from tests.models.goldens import RECORDS, backbone_name
 from tests.reference import load_json
 from tests.tools.published import DOCS, cells
 
-OURS = [entry.name for entry in BACKBONES.entries() if entry.builder.__module__.startswith("divco_tf.")]
+OURS = [entry.name for entry in BACKBONES.entries() if entry.builder.__module__.startswith("divco_tf.models.")]
 PAGE = {(cell[0], int(cell[2])): cell for cell in cells("backbones.md") if cell[0] in OURS}
 CHEAP = ["wide_resnet16_8", "wide_resnet16_12"]
 

@@ -161,7 +161,7 @@ def python(code: str, *, redirect: str = "", **environment: str) -> tuple[int, s
         capture_output=True,
         text=True,
         env={**{name: value for name, value in os.environ.items() if name != "TF_CPP_MIN_LOG_LEVEL"}, **environment},
-        cwd=pathlib.Path(__file__).parents[2],
+        cwd=pathlib.Path(__file__).parents[3],
     )
     return process.returncode, process.stdout, process.stderr
 
