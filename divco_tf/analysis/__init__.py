@@ -1,0 +1,1 @@
+"""Does it pay? Metrics, diversity, statistics, sweeps over experiments and their report."""
