@@ -17,7 +17,7 @@ def accuracy(probabilities: np.ndarray, labels: np.ndarray) -> float:
     Raises:
       InputError: shapes, types or values that do not fit, or no image at all (so for every metric here).
     """
-    probabilities, labels = _checked(probabilities, labels)
+    probabilities, labels = checked_predictions(probabilities, labels)
     return float(np.mean(probabilities.argmax(axis=1) == labels))
 
 
@@ -31,9 +31,14 @@ def negative_log_likelihood(probabilities: np.ndarray, labels: np.ndarray) -> fl
       probabilities: `[N, K]`, each row summing to 1.
       labels: class numbers `[N]`.
     """
-    probabilities, labels = _checked(probabilities, labels)
+    return float(np.mean(log_losses(probabilities, labels)))
+
+
+def log_losses(probabilities: np.ndarray, labels: np.ndarray) -> np.ndarray:
+    """Each image's part of `negative_log_likelihood`, float64 `[N]`."""
+    probabilities, labels = checked_predictions(probabilities, labels)
     of_right_class = probabilities[np.arange(len(labels)), labels]
-    return float(-np.mean(np.log(np.maximum(of_right_class, _SMALLEST))))
+    return -np.log(np.maximum(of_right_class, _SMALLEST))
 
 
 def expected_calibration_error(probabilities: np.ndarray, labels: np.ndarray, *, bins: int = 15) -> float:
@@ -50,11 +55,10 @@ def expected_calibration_error(probabilities: np.ndarray, labels: np.ndarray, *,
     """
     if isinstance(bins, bool) or not isinstance(bins, int) or bins < 1:
         raise InputError(f"The number of bins is no positive whole number. Received: {bins!r}; pass 15, for instance.")
-    probabilities, labels = _checked(probabilities, labels)
+    probabilities, labels = checked_predictions(probabilities, labels)
     confidence = probabilities.max(axis=1)
     correct = probabilities.argmax(axis=1) == labels
-    bin_of_image = np.clip(np.ceil(confidence * bins).astype(int) - 1, 0, bins - 1)
-    gaps = np.bincount(bin_of_image, weights=correct - confidence, minlength=bins)
+    gaps = np.bincount(bins_of_equal_width(confidence, bins), weights=correct - confidence, minlength=bins)
     return float(np.abs(gaps).sum() / len(labels))
 
 
@@ -67,17 +71,28 @@ def disagreement(branch_probabilities: np.ndarray) -> np.ndarray:
     Returns:
       float64 `[N]`.
     """
-    branches = _checked_probabilities(branch_probabilities, rank=3, shape="[N, S, K]")
-    return _entropy(branches.mean(axis=1)) - _entropy(branches).mean(axis=1)
+    branches = checked_probabilities(branch_probabilities, rank=3, shape="[N, S, K]")
+    return entropy(branches.mean(axis=1)) - entropy(branches).mean(axis=1)
 
 
-def _entropy(probabilities: np.ndarray) -> np.ndarray:
+def bins_of_equal_width(values: np.ndarray, bins: int) -> np.ndarray:
+    """In which bin, from 0, each value lies; bin m holds (m / bins, (m + 1) / bins], the first 0 too."""
+    return np.clip(np.ceil(values * bins).astype(int) - 1, 0, bins - 1)
+
+
+def entropy(probabilities: np.ndarray) -> np.ndarray:
+    """Of each distribution along the last axis, in nats."""
     # 0 log 0 = 0
     return -np.sum(probabilities * np.log(np.where(probabilities > 0, probabilities, 1)), axis=-1)
 
 
-def _checked(probabilities: np.ndarray, labels: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    probabilities = _checked_probabilities(probabilities, rank=2, shape="[N, K]")
+def checked_predictions(probabilities: np.ndarray, labels: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Probabilities `[N, K]` in float64 and class numbers `[N]`, as arrays.
+
+    Raises:
+      InputError: shapes, types or values that do not fit, or no image at all.
+    """
+    probabilities = checked_probabilities(probabilities, rank=2, shape="[N, K]")
     labels = np.asarray(labels)
     if labels.shape != probabilities.shape[:1] or labels.dtype.kind not in "iu":
         raise InputError(
@@ -93,7 +108,12 @@ def _checked(probabilities: np.ndarray, labels: np.ndarray) -> tuple[np.ndarray,
     return probabilities, labels
 
 
-def _checked_probabilities(probabilities: np.ndarray, *, rank: int, shape: str) -> np.ndarray:
+def checked_probabilities(probabilities: np.ndarray, *, rank: int, shape: str) -> np.ndarray:
+    """Probabilities of so many axes in float64; `shape` is for the message.
+
+    Raises:
+      InputError: another number of axes, no image, no numbers, or values outside 0..1.
+    """
     probabilities = np.asarray(probabilities)
     if probabilities.ndim != rank or probabilities.size == 0 or probabilities.dtype.kind not in "fiu":
         raise InputError(
