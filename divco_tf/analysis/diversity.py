@@ -52,7 +52,7 @@ def pairwise_divergence(branch_probabilities: np.ndarray) -> np.ndarray:
 
 
 def q_statistic(branch_probabilities: np.ndarray, labels: np.ndarray) -> np.ndarray:
-    """Yule's Q of two branches being right, -1..1 (Kuncheva and Whitaker 2003, Machine Learning 51, section 2.1).
+    """Yule's Q of two branches being right, -1..1 (Kuncheva and Whitaker 2003, Machine Learning 51).
 
     (N11 N00 - N01 N10) / (N11 N00 + N01 N10), where N11 counts the images that both have right and N00 those that
     neither has. 1: they err on the same images, 0: independently, -1: never both. Where a branch is right on all
@@ -70,7 +70,7 @@ def q_statistic(branch_probabilities: np.ndarray, labels: np.ndarray) -> np.ndar
 
 
 def error_correlation(branch_probabilities: np.ndarray, labels: np.ndarray) -> np.ndarray:
-    """Pearson's correlation of two branches being wrong, -1..1 (phi; rho in Kuncheva and Whitaker 2003, section 2.1).
+    """Pearson's correlation of two branches being wrong, -1..1 (phi; rho in Kuncheva and Whitaker 2003).
 
     Where a branch is right on all images or on none, this is 0/0, and counts as in `q_statistic`.
 
@@ -106,7 +106,7 @@ class Ambiguity:
       error: of error rates, -1..1; below 0 where the ensemble errs more than its branches do on average.
       error_by_class: float64 `[K]`.
       negative_log_likelihood: of NLLs, in nats; by Jensen's inequality never below 0 for an ensemble that averages
-        probabilities (or logits), as Abe et al. 2022 use it (arXiv 2202.06985, section 2).
+        probabilities (or logits), as Abe et al. 2022 use it (arXiv 2202.06985).
       negative_log_likelihood_by_class: float64 `[K]`.
     """
 
@@ -168,7 +168,7 @@ def collapsed(branch_probabilities: np.ndarray, labels: np.ndarray, *, threshold
 
     Both must hold: mean pairwise disagreement is at most `threshold` times the branches' mean error, and mean
     pairwise Jensen-Shannon divergence at most `threshold` times the branches' mean entropy. Disagreement over error is
-    the diversity of Fort et al. 2019 (arXiv 1912.02757, section 4.3): 0 for equal networks, near 1 for networks
+    the diversity of Fort et al. 2019 (arXiv 1912.02757): 0 for equal networks, near 1 for networks
     from independent initial values. Divergence decides where nobody errs.
 
     Args:

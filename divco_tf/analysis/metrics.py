@@ -6,8 +6,7 @@ from typing import Annotated
 import numpy as np
 
 from divco_tf import fields
-from divco_tf.analysis import diversity
-from divco_tf.analysis.predictions import check_same_images, log_probabilities
+from divco_tf.analysis import calibration, diversity, predictions, selective
 from divco_tf.errors import InputError
 from divco_tf.training import metrics
 from divco_tf.training.metrics import bins_of_equal_width, checked_predictions
@@ -97,7 +96,7 @@ def equal_mass_calibration_error(probabilities: np.ndarray, labels: np.ndarray, 
     """`training.metrics.expected_calibration_error` with bins of equally many images (see `reliability_curve`), 0..1.
 
     Most confidences of a trained network are near 1, in few of the bins of equal width (Nixon et al. 2019, arXiv
-    1904.01685, section 3).
+    1904.01685).
     """
     return reliability_curve(probabilities, labels, bins=bins, equal_mass=True).calibration_error
 
@@ -105,7 +104,7 @@ def equal_mass_calibration_error(probabilities: np.ndarray, labels: np.ndarray, 
 def classwise_calibration_error(probabilities: np.ndarray, labels: np.ndarray, *, bins: int = 15) -> float:
     """The mean over classes of the calibration error of each class's probability, over all images: 0..1.
 
-    Bins are of equal width. Kull et al. 2019 (arXiv 1910.12656, section 2), there "classwise-ECE".
+    Bins are of equal width. Kull et al. 2019 (arXiv 1910.12656), there "classwise-ECE".
 
     Args:
       probabilities: `[N, K]`, each row summing to 1.
@@ -148,7 +147,7 @@ def false_positive_rate(inside: np.ndarray, outside: np.ndarray, *, true_positiv
     """The share of other images taken for images of the distribution when so many of those are (FPR at 95 % TPR).
 
     The threshold is the highest score that at least `true_positive_rate` of `inside` reach (Liang et al. 2018, arXiv
-    1706.02690, section 4.2).
+    1706.02690).
 
     Args:
       inside, outside: as for `auroc`.
@@ -162,12 +161,14 @@ def false_positive_rate(inside: np.ndarray, outside: np.ndarray, *, true_positiv
 
 
 def all_metrics(branches: np.ndarray, ensemble: np.ndarray, labels: np.ndarray, *, bins: int = 15) -> dict[str, float]:
-    """Everything that is known of predictions on one set of images, by the name of the function that says it.
+    """Everything that is known of predictions on one set of images, by the names of the functions that say it.
+
+    Of pairs of branches it is the mean, and the calibrated log-likelihood is the ensemble's (pool, then calibrate).
 
     Args:
       branches: their logits or log-probabilities, floats `[N, S, K]`.
       ensemble: its probabilities `[N, K]`, each row summing to 1.
-      labels: class numbers `[N]`.
+      labels: class numbers `[N]`, two images or more.
       bins: of the calibration errors.
 
     Returns:
@@ -177,16 +178,22 @@ def all_metrics(branches: np.ndarray, ensemble: np.ndarray, labels: np.ndarray, 
       InputError: shapes, types or values that do not fit, or no image at all.
     """
     ensemble, labels = checked_predictions(ensemble, labels)
-    branches = np.exp(log_probabilities(branches, rank=3, shape="[N, S, K]"))
-    check_same_images(ensemble, branches)
+    branches = np.exp(predictions.log_probabilities(branches, rank=3, shape="[N, S, K]"))
+    predictions.check_same_images(ensemble, branches)
+    wrong = ensemble.argmax(axis=1) != labels
+    confidence = predictions.confidence(ensemble)
     of_ensemble = {
         "accuracy": metrics.accuracy(ensemble, labels),
         "top_5_accuracy": top_k_accuracy(ensemble, labels, k=5),
         "negative_log_likelihood": metrics.negative_log_likelihood(ensemble, labels),
+        "calibrated_log_likelihood": calibration.calibrated_log_likelihood(predictions.logarithms(ensemble), labels),
         "brier_score": brier_score(ensemble, labels),
         "expected_calibration_error": metrics.expected_calibration_error(ensemble, labels, bins=bins),
         "equal_mass_calibration_error": equal_mass_calibration_error(ensemble, labels, bins=bins),
         "classwise_calibration_error": classwise_calibration_error(ensemble, labels, bins=bins),
+        "aurc": selective.aurc(confidence, wrong),
+        "excess_aurc": selective.excess_aurc(confidence, wrong),
+        "coverage_at_risk_0.05": selective.coverage_at_risk(confidence, wrong, risk=0.05),
     }
     return of_ensemble | _branch_metrics(branches, ensemble, labels)
 

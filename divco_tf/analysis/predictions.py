@@ -3,7 +3,7 @@
 import numpy as np
 
 from divco_tf.errors import InputError
-from divco_tf.training.metrics import checked_probabilities
+from divco_tf.training.metrics import SMALLEST_PROBABILITY, checked_probabilities
 
 
 def log_probabilities(logits: np.ndarray, *, rank: int, shape: str) -> np.ndarray:
@@ -32,6 +32,11 @@ def log_probabilities(logits: np.ndarray, *, rank: int, shape: str) -> np.ndarra
             f"image {images[0]}; pass logits or log-probabilities, where no probability is 0."
         )
     return scipy.special.log_softmax(logits.astype(np.float64), axis=-1)
+
+
+def logarithms(probabilities: np.ndarray) -> np.ndarray:
+    """The log-probabilities of an ensemble `[N, K]`, float64; 0 counts as `SMALLEST_PROBABILITY`."""
+    return np.log(np.maximum(checked_probabilities(probabilities, rank=2, shape="[N, K]"), SMALLEST_PROBABILITY))
 
 
 def check_same_images(ensemble: np.ndarray, branches: np.ndarray) -> None:

@@ -4,7 +4,8 @@ import numpy as np
 
 from divco_tf.errors import InputError
 
-_SMALLEST = float(np.finfo(np.float32).tiny)
+SMALLEST_PROBABILITY = float(np.finfo(np.float32).tiny)
+"""What a probability of 0 counts as in logarithms."""
 
 
 def accuracy(probabilities: np.ndarray, labels: np.ndarray) -> float:
@@ -38,7 +39,7 @@ def log_losses(probabilities: np.ndarray, labels: np.ndarray) -> np.ndarray:
     """Each image's part of `negative_log_likelihood`, float64 `[N]`."""
     probabilities, labels = checked_predictions(probabilities, labels)
     of_right_class = probabilities[np.arange(len(labels)), labels]
-    return -np.log(np.maximum(of_right_class, _SMALLEST))
+    return -np.log(np.maximum(of_right_class, SMALLEST_PROBABILITY))
 
 
 def expected_calibration_error(probabilities: np.ndarray, labels: np.ndarray, *, bins: int = 15) -> float:
