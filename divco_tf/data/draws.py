@@ -6,7 +6,9 @@ The hash is that of the kernels (`views.kernels.random_numbers.fold`), in Python
 import math
 
 # Keys that set the draws of a kind apart from the others', and from those of views.
-ORDER, MIXING, BATCH_OPERATION = (int.from_bytes(kind, "big") for kind in (b"order", b"mixing", b"batch"))
+ORDER, MIXING, BATCH_OPERATION, CORRUPTION = (
+    int.from_bytes(kind, "big") for kind in (b"order", b"mixing", b"batch", b"corrupt")
+)
 
 _WORD = 2**64 - 1
 _GOLDEN, _FACTOR_1, _FACTOR_2 = 0x9E3779B97F4A7C15, 0xBF58476D1CE4E5B9, 0x94D049BB133111EB
