@@ -14,7 +14,7 @@ from divco_tf.data.sources import Source, open_source
 from divco_tf.data.streams import evaluation_dataset, reading
 from divco_tf.models.branch_stack import BranchStack
 from divco_tf.runs.experiment import Experiment
-from divco_tf.runs.model_dir import load, open_model_dir
+from divco_tf.runs.model_dir import ModelDir, load, open_model_dir
 from divco_tf.runtime.compute import resolve_jit
 from divco_tf.runtime.strategy import make_strategy
 from divco_tf.training import losses, metrics
@@ -70,8 +70,26 @@ def evaluate(
     Raises:
       InputError: no run, no such weights, no data, or data of other classes.
     """
-    run = open_model_dir(model_dir)
     batch_size = fields.checked(batch_size, int, "batch_size")
+    run, source, predict, used = opened(
+        model_dir, data_dir=data_dir, split=split, weights=weights, strategy=strategy, jit=jit
+    )
+    evaluation = score(predict, run.experiment, source, split=split, batch_size=batch_size, weights=used)
+    return dataclasses.replace(evaluation, seconds_per_step=run.seconds_per_step)
+
+
+def opened(
+    model_dir: str | pathlib.Path, *, data_dir: str | None, split: str, weights: str, strategy: str, jit: str
+) -> tuple[ModelDir, Source, "Predictor", str]:
+    """What it takes to predict a run's images: the run, the split, a predictor, and whose weights it has.
+
+    Args:
+      model_dir, data_dir, split, weights, strategy, jit: as `evaluate`'s.
+
+    Raises:
+      InputError: no run, no such weights, no data, or data of other classes.
+    """
+    run = open_model_dir(model_dir)
     placement = make_strategy(strategy)
     with placement.scope():
         stack = load(model_dir, weights=weights)
@@ -85,9 +103,7 @@ def evaluate(
     ).ordered_as(run.class_names)
     run.check_classes(source)
     predict = Predictor(stack, experiment.ensembling, strategy=placement, jit=jit)
-    used = stack.weights_from.removeprefix(f"{model_dir} ")
-    evaluation = score(predict, experiment, source, split=split, batch_size=batch_size, weights=used)
-    return dataclasses.replace(evaluation, seconds_per_step=run.seconds_per_step)
+    return run, source, predict, stack.weights_from.removeprefix(f"{model_dir} ")
 
 
 class Predictor:

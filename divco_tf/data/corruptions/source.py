@@ -15,7 +15,8 @@ from divco_tf.errors import InputError
 class CorruptedSource(Source):
     """The images of a source as evaluation sees them, corrupted: `evaluation_dataset` takes it like any other.
 
-    Corruption comes after resizing, as in ImageNet-C, so the stored images are those of `image_size`.
+    Corruption comes after resizing, as in ImageNet-C: `preprocess=preprocessing.normalise` leaves it at that, while a
+    whole `Preprocessing` that crops would enlarge the corrupted images once more.
 
     Args:
       source: of the clean images.

@@ -34,7 +34,7 @@ def test_labels_and_names_are_the_clean_ones():
 
 def test_evaluation_reads_corrupted_images_in_order():
     preprocessing = Preprocessing(image_size=16, mean=(0.0,) * 3, std=(1 / 255,) * 3)
-    batches = list(evaluation_dataset(NOISY, batch_size=100, preprocess=preprocessing))
+    batches = list(evaluation_dataset(NOISY, batch_size=100, preprocess=preprocessing.normalise))
     images = np.concatenate([images for images, _ in batches])
     np.testing.assert_allclose(images, corrupt(DIGITS.images, **CORRUPTION), atol=1e-4)
     np.testing.assert_array_equal(np.concatenate([labels for _, labels in batches]), DIGITS.labels)
