@@ -103,7 +103,7 @@ def test_errors_are_means_of_a_worked_example():
         ({"predict": lambda images: predict(images)[:, :3]}, "no class of the probabilities"),
         ({"predict": lambda images: predict(images)[:1]}, "Labels do not fit"),
         ({"predict": lambda images: predict(images) * 9}, "outside 0..1"),
-        ({"source": ArraySource(np.zeros((1, 4, 4, 3), np.uint8), [0], ("a",))}, "8 pixels a side"),
+        ({"source": ArraySource(np.zeros((1, 4, 4, 3), np.uint8), [0], ("a",))}, "image_size=4"),
     ],
     ids=str,
 )
