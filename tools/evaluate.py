@@ -1,17 +1,23 @@
 """Evaluates trained runs, or an exported SavedModel: divco-evaluate --model_dir runs/a,runs/b --data_dir data.
 
 Prints a table with each branch's accuracy and the ensemble's, NLL and calibration error; every image counts once.
+With --corruptions one more a run: its accuracy on images that are corrupted as CIFAR-10-C's are.
 """
 
 import dataclasses
 import json
 import pathlib
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any
 
 from absl import flags
 
 from divco_tf.data.datasets import SPLITS
 from divco_tf.errors import InputError
-from divco_tf.tools.shared import app, configs
+from divco_tf.tools.shared import app, configs, streams
+
+if TYPE_CHECKING:
+    from divco_tf.analysis.robustness import Robustness
 
 _MODEL_DIR = flags.DEFINE_multi_string(
     "model_dir", [], "The folder of a run; several are separated by commas, or given by a flag each."
@@ -32,8 +38,14 @@ _STRATEGY = flags.DEFINE_enum(
 )
 _JIT = flags.DEFINE_enum("jit", "auto", ["auto", "on", "off"], "Of a run: XLA.")
 _JSON = flags.DEFINE_bool("json", False, "Print JSON instead of a table.")
+_CORRUPTIONS = flags.DEFINE_bool(
+    "corruptions", False, "Of a run: also its accuracy on images corrupted in 15 ways, by 5 severities each."
+)
+_CORRUPTED_IMAGES = flags.DEFINE_integer(
+    "corrupted_images", None, "With --corruptions: so many of the images, for all of them 75 times.", lower_bound=1
+)
 
-_OF_RUNS, _OF_EXPORTS = (_WEIGHTS, _STRATEGY, _JIT), (_DATASET,)
+_OF_RUNS, _OF_EXPORTS = (_WEIGHTS, _STRATEGY, _JIT, _CORRUPTIONS, _CORRUPTED_IMAGES), (_DATASET,)
 
 
 def main() -> None:
@@ -43,13 +55,17 @@ def main() -> None:
     for folder in model_dirs:
         app.check_model_dir(folder)
     app.load_tensorflow()
-    from divco_tf.tools.shared.tables import evaluation_table
+    from divco_tf.tools.shared.tables import corruption_table, evaluation_table
 
     evaluations = _evaluate_export() if _SAVED_MODEL.value else _evaluate_runs(model_dirs)
+    corrupted = _evaluate_corrupted(model_dirs) if _CORRUPTIONS.value else {}
     if _JSON.value:
-        print(json.dumps({name: dataclasses.asdict(evaluation) for name, evaluation in evaluations.items()}, indent=1))
+        told = {name: dataclasses.asdict(evaluation) for name, evaluation in evaluations.items()}
+        for name, robustness in corrupted.items():
+            told[name]["corruptions"] = _as_json(robustness)
+        print(json.dumps(told, indent=1))
     else:
-        print(evaluation_table(evaluations))
+        print("\n\n".join([evaluation_table(evaluations), *map(corruption_table, corrupted, corrupted.values())]))
 
 
 def _check_flags() -> None:
@@ -64,6 +80,10 @@ def _check_flags() -> None:
         if flags.FLAGS[flag.name].present:
             what = "--saved_model" if _SAVED_MODEL.value else "--model_dir"
             raise InputError(f"--{flag.name} is not of {what}. Received: {flag.value!r}; leaving it out works.")
+    if _CORRUPTED_IMAGES.value is not None and not _CORRUPTIONS.value:
+        raise InputError(
+            f"--corrupted_images is of --corruptions. Received: {_CORRUPTED_IMAGES.value} without it; both would work."
+        )
 
 
 def _folders(value: str) -> list[str]:
@@ -76,12 +96,31 @@ def _folders(value: str) -> list[str]:
 def _evaluate_runs(model_dirs: list[str]) -> dict:
     from divco_tf.runs.evaluation import evaluate
 
+    return _of_each(model_dirs, evaluate)
+
+
+def _evaluate_corrupted(model_dirs: list[str]) -> dict:
+    from divco_tf.analysis.robustness import evaluate_robustness
+
+    return _of_each(model_dirs, evaluate_robustness, images=_CORRUPTED_IMAGES.value, report=streams.warn)
+
+
+def _as_json(robustness: "Robustness") -> dict[str, Any]:
+    by_family = {
+        name: dict(zip(robustness.families, getattr(robustness, name).tolist(), strict=True))
+        for name in ("accuracy", "negative_log_likelihood")
+    }
+    errors = {name: getattr(robustness, name) for name in ("mean_corruption_error", "relative_corruption_error")}
+    return {"images": robustness.images, "severities": robustness.severities, **by_family, **errors}
+
+
+def _of_each(model_dirs: list[str], evaluate: Callable[..., Any], **more: Any) -> dict[str, Any]:
     options = {"batch_size": _BATCH_SIZE.value, "strategy": _STRATEGY.value, "jit": _JIT.value}
     options |= {"data_dir": _DATA_DIR.value, "split": _SPLIT.value, "weights": _WEIGHTS.value}
     evaluations = {}
     for model_dir in model_dirs:
         with configs.modules_of(model_dir):
-            evaluations[model_dir] = evaluate(model_dir, **options)
+            evaluations[model_dir] = evaluate(model_dir, **options, **more)
     return evaluations
 
 

@@ -6,6 +6,8 @@ import shutil
 import pytest
 from absl import flags
 
+from divco_tf.analysis.robustness import evaluate_robustness
+from divco_tf.data.corruptions import CORRUPTIONS
 from divco_tf.data.datasets import SPLITS
 from divco_tf.runs import evaluation
 from divco_tf.runs.evaluation import evaluate
@@ -72,6 +74,34 @@ def test_batches_devices_and_xla_are_chosen_by_flag(divco, two_runs, monkeypatch
     assert given == {"data_dir": None, "split": "test", "weights": "last", **expected}
 
 
+@pytest.fixture(scope="module")
+def corrupted(two_runs):
+    return evaluate_robustness(two_runs[0], images=50)
+
+
+def test_corruptions_add_a_table_of_families_and_severities(divco, two_runs, corrupted):
+    result = divco("evaluate", f"--model_dir={two_runs[0]}", "--corruptions", "--corrupted_images=50")
+    assert (result.status, result.stderr) == (0, "corrupted: 50 of 50 images\n")
+    _, told = result.stdout.split("\n\n")
+    head, _, clean, *families, mean = told.splitlines()
+    assert head.startswith(f"{two_runs[0]}  (50 images, accuracy %)  severity 1  ") and head.endswith("  mean")
+    assert clean.split() == ["clean", f"{100 * corrupted.clean_accuracy:.2f}"]
+    assert [line.split()[0] for line in families] == list(CORRUPTIONS)
+    assert families[-1].split()[1:6] == [f"{100 * accuracy:.2f}" for accuracy in corrupted.accuracy[-1]]
+    assert mean.split()[-1] == f"{100 - 100 * corrupted.mean_corruption_error:.2f}"
+
+
+def test_json_has_corruptions_in_full(divco, two_runs, corrupted):
+    arguments = ("--corruptions", "--corrupted_images=50", "--json")
+    told = json.loads(divco("evaluate", f"--model_dir={two_runs[0]}", *arguments).stdout)[str(two_runs[0])]
+    assert told["images"] == 387 and told["corruptions"]["images"] == 50
+    for figure in ("accuracy", "negative_log_likelihood"):
+        by_family = told["corruptions"][figure]
+        assert list(by_family) == list(CORRUPTIONS)
+        assert list(by_family.values()) == getattr(corrupted, figure).tolist()
+    assert told["corruptions"]["relative_corruption_error"] == corrupted.relative_corruption_error
+
+
 def test_flags_offer_what_the_library_takes():
     with fresh_program("evaluate"):
         offered = {name: set(flags.FLAGS[name].parser.enum_values) for name in ("split", "weights", "strategy", "jit")}
@@ -87,6 +117,9 @@ def test_flags_offer_what_the_library_takes():
         (["--saved_model=x", "--dataset=digits", "--weights=best"], "--weights is not of --saved_model."),
         (["--saved_model=x", "--dataset=digits", "--jit=auto"], "--jit is not of --saved_model."),
         (["--model_dir=RUN", "--batch_size=0"], "--batch_size=0: 0 is not a positive integer."),
+        (["--saved_model=x", "--dataset=digits", "--corruptions"], "--corruptions is not of --saved_model."),
+        (["--model_dir=RUN", "--corrupted_images=5"], "--corrupted_images is of --corruptions. Received: 5 without it"),
+        (["--model_dir=RUN", "--corruptions", "--corrupted_images=999"], "1 to 387 would work"),
         (["--model_dir=RUN,ROOT"], "experiment.json is missing"),
         (["--model_dir=RUN", "--saved_model=x"], "--model_dir or --saved_model"),
         (["--saved_model=x"], "--dataset"),

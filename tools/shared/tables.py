@@ -4,6 +4,7 @@ from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    from divco_tf.analysis.robustness import Robustness
     from divco_tf.runs.evaluation import Evaluation
 
 
@@ -41,3 +42,12 @@ def evaluation_table(evaluations: Mapping[str, "Evaluation"]) -> str:
             for branch, accuracy in enumerate(evaluation.branch_accuracies):
                 rows.append((f"  branch {branch}", f"{100 * accuracy:.2f}", "", "", ""))
     return table(("", "accuracy %", "NLL", "ECE", "s / step"), rows)
+
+
+def corruption_table(name: str, robustness: "Robustness") -> str:
+    """The accuracies of one run under corruption, a row a family and a column a severity; means beside and below."""
+    accuracy, severities = robustness.accuracy, [f"severity {severity}" for severity in robustness.severities]
+    figures = [*zip(robustness.families, accuracy, strict=True), ("mean", accuracy.mean(axis=0))]
+    rows = [(family, *(f"{100 * share:.2f}" for share in (*row, row.mean()))) for family, row in figures]
+    clean = ("clean", *[""] * len(severities), f"{100 * robustness.clean_accuracy:.2f}")
+    return table((f"{name}  ({robustness.images} images, accuracy %)", *severities, "mean"), [clean, *rows])
