@@ -7,6 +7,7 @@ the remains of killed ones, which nobody locks, can be told from it.
 import contextlib
 import errno
 import fcntl
+import io
 import itertools
 import json
 import os
@@ -69,6 +70,15 @@ def write_json(path: pathlib.Path, content: Any) -> None:
 def write_text(path: pathlib.Path, text: str) -> None:
     """Writes `text`; a reader finds the old file or the new one, whole."""
     write_bytes(path, text.encode())
+
+
+def write_npz(path: pathlib.Path, arrays: dict[str, Any]) -> None:
+    """Writes numpy arrays by name, compressed; a reader finds the old file or the new one, whole."""
+    import numpy as np
+
+    content = io.BytesIO()
+    np.savez_compressed(content, **arrays)
+    write_bytes(path, content.getvalue())
 
 
 def write_bytes(path: pathlib.Path, data: bytes) -> None:

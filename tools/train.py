@@ -16,7 +16,9 @@ from divco_tf.tools.shared import app, configs, hints, streams
 _CONFIG, _BIND = app.config_flags()
 _MODEL_DIR = app.model_dir_flag()
 _DATA_DIR = app.data_dir_flag()
-_EXTEND = flags.DEFINE_bool("extend", False, "Train a finished run for the more epochs that its config asks for now.")
+_EXTEND = flags.DEFINE_bool(
+    "extend", False, "Train a finished run for the more epochs or steps that its config asks for now."
+)
 _DRY_RUN = flags.DEFINE_bool(
     "dry_run",
     False,

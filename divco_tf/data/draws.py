@@ -6,8 +6,8 @@ The hash is that of the kernels (`views.kernels.random_numbers.fold`), in Python
 import math
 
 # Keys that set the draws of a kind apart from the others', and from those of views.
-ORDER, MIXING, BATCH_OPERATION, CORRUPTION = (
-    int.from_bytes(kind, "big") for kind in (b"order", b"mixing", b"batch", b"corrupt")
+ORDER, MIXING, BATCH_OPERATION, CORRUPTION, SUBSET = (
+    int.from_bytes(kind, "big") for kind in (b"order", b"mixing", b"batch", b"corrupt", b"subset")
 )
 
 _WORD = 2**64 - 1

@@ -51,6 +51,11 @@ class Parts:
         return "held_out" if self.experiment.held_out else "test"
 
     @property
+    def last_split(self) -> str:
+        """The one that the last weights are evaluated on."""
+        return "test" if self.options.evaluate_test else "held_out"
+
+    @property
     def state(self) -> dict[str, list[keras.Variable]]:
         """All that a checkpoint holds, by group."""
         model = self.model
@@ -152,6 +157,7 @@ def open_splits(
         data_dir=data_dir,
         on_error=options.on_error,
         writes={name: path for name, path in writes.items() if path is not None},
+        test=options.evaluate_test,
         **how,
     ):
         sources[split] = source
@@ -202,9 +208,7 @@ def make_model(
         seed=experiment.seed,
         ema_decay=experiment.ema_decay,
     )
-    schedule = experiment.learning_rate.resolve(
-        epochs=experiment.epochs, steps_per_epoch=steps_per_epoch, batch_size=experiment.batch_size
-    )
+    schedule = experiment.schedule(steps_per_epoch)
     model.compile(experiment.optimizer.build(schedule, split_factor=experiment.split_factor))
     return model
 

@@ -39,6 +39,11 @@ def check_settings(experiment: Experiment, options: Options, *, replicas: int) -
     """
     _ = experiment.view_policies  # an unknown one is refused
     check_workers(options.strategy)
+    if not (options.evaluate_test or experiment.held_out):
+        raise InputError(
+            "Without test images a run is evaluated on held-out ones. Received: evaluate_test=False, held_out=0; "
+            "held_out=0.1 would work."
+        )
     experiment.check_run(replicas=replicas, micro_batches=options.micro_batches)
     check_synchronised_norm(
         experiment.synchronised_norm,
@@ -56,7 +61,7 @@ def check_places(experiment: Experiment, model_dir: pathlib.Path, *, extend: boo
     Args:
       experiment: what is trained.
       model_dir: of the run.
-      extend: it may be trained for more epochs than before.
+      extend: it may be trained for more epochs or steps than before.
       writes: whether this process is to write into model_dir, so that no other may.
 
     Returns:

@@ -9,18 +9,13 @@ class Clock:
 
     Attributes:
       steps_per_epoch: of the run.
-      epochs: of the run.
+      total_steps: of the run.
       step: how many are done.
     """
 
     steps_per_epoch: int
-    epochs: int
+    total_steps: int
     step: int = 0
-
-    @property
-    def total_steps(self) -> int:
-        """Of the run."""
-        return self.epochs * self.steps_per_epoch
 
     @property
     def ended(self) -> bool:

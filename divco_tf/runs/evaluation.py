@@ -10,9 +10,11 @@ import numpy as np
 import tensorflow as tf
 
 from divco_tf import fields
-from divco_tf.data.sources import Source, open_source
+from divco_tf.data.sources import Source
 from divco_tf.data.streams import evaluation_dataset, reading
+from divco_tf.models import draws
 from divco_tf.models.branch_stack import BranchStack
+from divco_tf.models.layers.stochastic import sample_dropout
 from divco_tf.runs.experiment import Experiment
 from divco_tf.runs.model_dir import ModelDir, load, open_model_dir
 from divco_tf.runtime.compute import resolve_jit
@@ -94,39 +96,54 @@ def opened(
     with placement.scope():
         stack = load(model_dir, weights=weights)
     experiment = run.experiment
-    source = open_source(
-        experiment.dataset,
-        split,
-        data_dir=data_dir,
-        held_out=experiment.held_out,
-        image_size=experiment.preprocessing.image_size,
-    ).ordered_as(run.class_names)
+    source = experiment.open(split, data_dir=data_dir).ordered_as(run.class_names)
     run.check_classes(source)
-    predict = Predictor(stack, experiment.ensembling, strategy=placement, jit=jit)
+    predict = predictor(stack, experiment, strategy=placement, jit=jit)
     return run, source, predict, stack.weights_from.removeprefix(f"{model_dir} ")
 
 
 class Predictor:
-    """Images [N, H, W, C], normalised -> ensemble probabilities [N, K] and branches' classes [N, S], as arrays.
+    """Images [N, H, W, C], normalised -> ensemble probabilities [N, K] and branches' logits [N, S, K], as arrays.
 
     One traced function, whatever the number of calls; batches are shared out over the strategy's replicas, whose
-    shares may be uneven or empty.
+    shares may be uneven or empty. With T `samples` of dropout there are T x S branches, and what is drawn is a
+    function of the seed and the image's place.
     """
 
-    def __init__(self, stack: BranchStack, ensembling: str, *, strategy: tf.distribute.Strategy, jit: str = "auto"):
+    def __init__(
+        self,
+        stack: BranchStack,
+        ensembling: str,
+        *,
+        strategy: tf.distribute.Strategy,
+        jit: str = "auto",
+        samples: int = 0,
+        seed: int = 0,
+    ) -> None:
         self._strategy = strategy
         jit_compile = resolve_jit(jit)
+        if samples:
+            sample_dropout(stack.network.template)
 
-        def predict(images: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
+        def predict(images: tf.Tensor, positions: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
             weights, statistics = (
                 [tf.convert_to_tensor(variable.value) for variable in variables]
                 for variables in (stack.branch_weights, stack.branch_statistics)
             )
-            logits, _ = stack.run(weights, statistics, images, training=False, jit=jit_compile)
-            return losses.ensemble_probabilities(logits, ensembling), tf.argmax(logits, axis=-1)
 
-        def everywhere(images: Any) -> tuple[Any, Any]:
-            results = strategy.run(predict, args=(images,))
+            def sampled(sample: int) -> tf.Tensor:
+                keys = [
+                    draws.draw_keys(seed=seed, step=tf.constant(sample), branch=branch, positions=positions)
+                    for branch in range(stack.split_factor)
+                ]
+                keys = keys if samples else None
+                return stack.run(weights, statistics, images, keys, training=False, jit=jit_compile)[0]
+
+            logits = tf.concat([sampled(sample) for sample in range(samples or 1)], axis=1)
+            return losses.ensemble_probabilities(logits, ensembling), logits
+
+        def everywhere(images: Any, positions: Any) -> tuple[Any, Any]:
+            results = strategy.run(predict, args=(images, positions))
             if isinstance(strategy, tf.distribute.MultiWorkerMirroredStrategy):  # every worker gets all images' results
                 results = tuple(strategy.gather(result, axis=0) for result in results)
             return results
@@ -135,18 +152,34 @@ class Predictor:
 
     def __call__(self, batches: Iterable[tf.Tensor]) -> Iterable[tuple[np.ndarray, np.ndarray]]:
         """Predicts batch by batch."""
-        distributed = self._strategy.num_replicas_in_sync > 1
+        distributed, done = self._strategy.num_replicas_in_sync > 1, 0
         for images in batches:
+            batch = images, tf.range(done, done + len(images))
+            done += len(images)
             if distributed:
-                images = self._shares(images)
-            results = [self._strategy.experimental_local_results(result) for result in self._function(images)]
+                batch = map(self._shares, batch)
+            results = [self._strategy.experimental_local_results(result) for result in self._function(*batch)]
             yield tuple(np.concatenate([part.numpy() for part in result]) for result in results)
 
-    def _shares(self, images: tf.Tensor) -> Any:
-        shares = np.array_split(images.numpy(), self._strategy.num_replicas_in_sync)
+    def _shares(self, values: tf.Tensor) -> Any:
+        shares = np.array_split(values.numpy(), self._strategy.num_replicas_in_sync)
         return self._strategy.experimental_distribute_values_from_function(
             lambda context: tf.convert_to_tensor(shares[context.replica_id_in_sync_group])
         )
+
+
+def predictor(
+    stack: BranchStack, experiment: Experiment, *, strategy: tf.distribute.Strategy, jit: str = "auto"
+) -> Predictor:
+    """That of an experiment's stack."""
+    return Predictor(
+        stack,
+        experiment.ensembling,
+        strategy=strategy,
+        jit=jit,
+        samples=experiment.dropout_samples,
+        seed=experiment.seed,
+    )
 
 
 def score(
@@ -170,7 +203,7 @@ def score(
     with reading():
         for ensemble, branches in predict(images for images, _ in dataset):
             probabilities.append(ensemble)
-            classes.append(branches)
+            classes.append(branches.argmax(axis=-1))
             check()
     return figures(
         np.concatenate(probabilities),

@@ -5,14 +5,16 @@ import json
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Annotated, Any
 
+import numpy as np
+
 from divco_tf import fields
 from divco_tf.data.datasets import Dataset, get_dataset
 from divco_tf.data.keras_layers import KerasLayer
 from divco_tf.data.preprocessing import Preprocessing
-from divco_tf.data.sources import Source, open_source, open_splits
+from divco_tf.data.sources import Source, open_source, open_splits, stratified
 from divco_tf.data.views.policies import ViewPolicy, get_policy
 from divco_tf.errors import InputError
-from divco_tf.fields import AtLeast0, OneOf, Positive, Within
+from divco_tf.fields import AtLeast0, OneOf, Positive, Whole, Within
 from divco_tf.models import spec_json
 from divco_tf.models.branch_stack import BranchStack
 from divco_tf.models.divide import BUDGETS, RULES
@@ -21,7 +23,7 @@ from divco_tf.models.sizes import Sizes
 from divco_tf.models.template import PRECISIONS
 from divco_tf.runs.warm_start import WarmStart
 from divco_tf.training.losses import ENSEMBLING, CoTraining
-from divco_tf.training.optim.learning_rate import LearningRate
+from divco_tf.training.optim.learning_rate import EpochSchedule, LearningRate
 from divco_tf.training.optim.optimizer import OptimizerConfig
 
 
@@ -37,6 +39,8 @@ class Experiment:
       divide_regularisers: False divides widths only.
       rule, budget: how the backbone is divided, see `build`.
       image_size: pixels a side; None: the dataset's.
+      train_images: how many of the training images are trained on, about the same share of each class, chosen by the
+        seed; fewer are a subset of more. None: all.
       held_out: share of the training images, by hash, that is kept from training for choosing the best weights.
       views: a view policy or the name of one, see `get_policy`; or S of them, one for each branch. None: crops after
         padding by an eighth of the image's side, mirror images except for digits.
@@ -48,11 +52,16 @@ class Experiment:
       label_smoothing: in training.
       cotraining: the co-training loss and its weight.
       ensembling: how branches are combined.
+      dropout_samples: of Monte Carlo dropout (arXiv 1506.02142): how often each branch answers, with dropout as in
+        training, and counts as so many branches; an export has none. 0: one answer without dropout.
       optimizer, learning_rate: how weights are updated.
       ema_decay: of a moving average of weights and statistics, which `load(..., weights="ema")` gives; None keeps none.
-      epochs, batch_size: of the run; the batch is the global one.
+      epochs: length of the run; 1 where nothing says it.
+      steps: length of the run in place of epochs: the same work whatever the amount of data.
+      batch_size: images a step, the global number.
       early_stopping: after how many evaluations of the held-out images without a better one the run ends; None: never.
       warm_start: another run's weights to begin with.
+      same_initialisation: all branches begin with the same weights.
       synchronised_norm: batch norm by the statistics of all replicas together; without XLA.
       seed: of initial values, order, views, mixup and dropout.
       precision: "float32", "mixed_bfloat16" or "mixed_float16".
@@ -67,6 +76,7 @@ class Experiment:
     budget: Annotated[str, OneOf(BUDGETS)] = "parameters"
     image_size: Annotated[int, Within(1, most=10_000)] | None = None
     held_out: Annotated[float, Within(0, below=1)] = 0.0
+    train_images: Positive | None = None
     views: ViewPolicy | str | tuple[ViewPolicy | str, ...] | None = None
     identical_views: bool = False
     mixup_alpha: AtLeast0 = 0.0
@@ -76,19 +86,23 @@ class Experiment:
     label_smoothing: Annotated[float, Within(0, below=1)] = 0.0
     cotraining: CoTraining = CoTraining()
     ensembling: Annotated[str, OneOf(tuple(ENSEMBLING))] = "mean_logits"
+    dropout_samples: Whole = 0
     optimizer: OptimizerConfig = OptimizerConfig()
     learning_rate: LearningRate = LearningRate()
     ema_decay: Annotated[float, Within(above=0, below=1)] | None = None
-    epochs: Positive = 1
+    epochs: Positive | None = None
+    steps: Positive | None = None
     batch_size: Positive = 128
     early_stopping: Positive | None = None
     warm_start: WarmStart | None = None
+    same_initialisation: bool = False
     synchronised_norm: bool = False
     seed: int = 0
     precision: Annotated[str, OneOf(PRECISIONS)] = "float32"
 
     def __post_init__(self) -> None:
         fields.check(self)
+        self._set_length()
         get_dataset(self.dataset)
         object.__setattr__(self, "overrides", spec_json.with_tuples(self.backbone, self.overrides))
         spec_json.check_overrides(self.backbone, self.overrides)
@@ -98,6 +112,15 @@ class Experiment:
                 f"Views are one policy for all branches, or one for each. Received: {len(self.views)} policies for "
                 f"split_factor={self.split_factor}; {self.split_factor} or a single one would work."
             )
+
+    def _set_length(self) -> None:
+        """One epoch where nothing says how long the run is."""
+        if self.epochs is not None and self.steps is not None:
+            raise InputError(
+                f"A run has one length. Received: epochs={self.epochs}, steps={self.steps}; epochs=None would work."
+            )
+        if self.epochs is None and self.steps is None:
+            object.__setattr__(self, "epochs", 1)
 
     @property
     def facts(self) -> Dataset:
@@ -129,7 +152,7 @@ class Experiment:
         size = self.preprocessing.image_size
         if branch is None:
             branch = self.branch_spec(num_classes)
-        return BranchStack(
+        stack = BranchStack(
             spec=branch,
             split_factor=self.split_factor,
             num_classes=num_classes,
@@ -140,6 +163,11 @@ class Experiment:
             synchronised_norm=self.synchronised_norm,
             name=f"{self.backbone}_x{self.split_factor}",
         )
+        if self.same_initialisation:
+            values = stack.stacked_values()  # the state of Keras's random layers stays each branch's own
+            first = {name: value[:1] for name, value in values.items() if value.dtype.kind == "f"}
+            stack.assign_stacked({name: np.repeat(value, self.split_factor, axis=0) for name, value in first.items()})
+        return stack
 
     def branch_spec(self, num_classes: int) -> Any:
         """The spec of each branch."""
@@ -155,7 +183,7 @@ class Experiment:
     def open(self, split: str, **options: Any) -> Source:
         """The images of a split; `options` are `open_source`'s: data_dir, on_error, memory_budget, ..."""
         size = self.preprocessing.image_size
-        return open_source(self.dataset, split, held_out=self.held_out, image_size=size, **options)
+        return self._chosen(split, open_source(self.dataset, split, held_out=self.held_out, image_size=size, **options))
 
     def open_splits(self, **options: Any) -> Iterator[tuple[str, Source]]:
         """All that a run reads; `options` are those of `data.sources.open_splits`: data_dir, on_error, writes, ...
@@ -166,7 +194,13 @@ class Experiment:
         size = self.preprocessing.image_size
         for split, source in open_splits(self.dataset, held_out=self.held_out, image_size=size, **options):
             self.check_classes(source)
-            yield split, source
+            yield split, self._chosen(split, source)
+
+    def _chosen(self, split: str, source: Source) -> Source:
+        """The images of a split that the run is to see."""
+        if split != "train" or self.train_images is None:
+            return source
+        return source.only(stratified(source.labels, self.train_images, seed=self.seed))
 
     def check_classes(self, source: Source) -> None:
         """Refuses a source whose number of classes is not the dataset's.
@@ -180,6 +214,15 @@ class Experiment:
                 f"The data do not fit the dataset {self.dataset} of {expected} classes. "
                 f"Received: {source.num_classes} classes; choose the dataset that the folder holds."
             )
+
+    def total_steps(self, steps_per_epoch: int) -> int:
+        """The length of the run."""
+        return self.steps if self.epochs is None else self.epochs * steps_per_epoch
+
+    def schedule(self, steps_per_epoch: int) -> EpochSchedule:
+        """The learning rate of each step."""
+        epochs = self.total_steps(steps_per_epoch) / steps_per_epoch if self.epochs is None else self.epochs
+        return self.learning_rate.resolve(epochs=epochs, steps_per_epoch=steps_per_epoch, batch_size=self.batch_size)
 
     def check_run(self, *, replicas: int, micro_batches: int) -> None:
         """Refuses what cannot be trained so.

@@ -12,7 +12,7 @@ import tensorflow as tf
 from divco_tf.errors import Preempted, RunError
 from divco_tf.runs.assemble import Parts
 from divco_tf.runs.clock import Clock
-from divco_tf.runs.evaluation import Evaluation, Predictor, score
+from divco_tf.runs.evaluation import Evaluation, predictor, score
 from divco_tf.runs.progress import Progress, StepTimes
 from divco_tf.runs.records.checkpoints import Checkpoints, CheckpointWriter
 from divco_tf.runs.records.metrics_json import Records
@@ -164,8 +164,7 @@ class Evaluator:
 
     def __init__(self, parts: Parts, records: Records, times: StepTimes, tensorboard: TensorBoard) -> None:
         self._parts, self._records, self._times, self._tensorboard = parts, records, times, tensorboard
-        stack, ensembling = parts.model.stack, parts.experiment.ensembling
-        self._predict = Predictor(stack, ensembling, strategy=parts.strategy, jit=parts.options.jit)
+        self._predict = predictor(parts.model.stack, parts.experiment, strategy=parts.strategy, jit=parts.options.jit)
 
     def __call__(self, clock: Clock, split: str, *, check: Callable[[], None]) -> Evaluation:
         """The figures of a split; a step's record that is there already is what it says.

@@ -56,12 +56,12 @@ def train(
         The workers of a job share it.
       data_dir: where the dataset lies.
       options: where and how fast.
-      extend: train a finished run for more epochs, if that is the only difference.
+      extend: train a finished run for more epochs or steps, if that is the only difference.
       operative_config: text that is kept in model_dir as config.gin.
       report: called with each line of progress.
 
     Returns:
-      The evaluation of the last weights on the test images.
+      The evaluation of the last weights on the test images, or on those that `options.evaluate_test` says.
 
     Raises:
       InputError: bad input; nothing has been written over then.
@@ -109,7 +109,8 @@ def _begin(parts: Parts, lock: files.FolderLock, *, extend: bool, check: Callabl
         report(warm_start(parts.model.stack, other, branches=start.branches))
         parts.model.reset_ema()
     check()
-    clock = Clock(parts.pipeline.steps_per_epoch, experiment.epochs)
+    steps_per_epoch = parts.pipeline.steps_per_epoch
+    clock = Clock(steps_per_epoch, experiment.total_steps(steps_per_epoch))
     before = _claim(parts, checkpoints, lock, extend=extend, total_steps=clock.total_steps)
     records = Records(parts.model_dir, writes=writes)
     times = StepTimes()
@@ -257,7 +258,7 @@ def _step_function(parts: Parts) -> Callable[[Any, tf.Tensor], tf.Tensor]:
 
 
 def _finish(run: _Begun, interrupts: Interrupts) -> Evaluation:
-    """Evaluates the last weights on the test images, when all of the run lies on disk.
+    """Evaluates the last weights, on the test images by default, when all of the run lies on disk.
 
     Raises:
       RunError: the last checkpoint cannot be written.
@@ -271,10 +272,10 @@ def _finish(run: _Begun, interrupts: Interrupts) -> Evaluation:
             f"{parts.model_dir / 'checkpoints'}; make room there, and the same command goes on from the one before."
         )
     try:
-        evaluation = run.evaluate(clock, "test", check=interrupts.check)
+        evaluation = run.evaluate(clock, parts.last_split, check=interrupts.check)
     except Preempted:
         raise Preempted(
-            f"SIGTERM came: {run.saver.told()}; the same command evaluates it on the test images."
+            f"SIGTERM came: {run.saver.told()}; the same command evaluates it on the {parts.last_split} images."
         ) from None
     try:
         run.records.write()

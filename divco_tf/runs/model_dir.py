@@ -141,7 +141,7 @@ def claim_model_dir(
       model_dir: of the run.
       experiment: what is trained.
       source: its training images.
-      extend: it may be trained for more epochs than before.
+      extend: it may be trained for more epochs or steps than before.
       report: is told of data that may have changed.
       branch: the spec of each branch, if the caller knows it already.
       more: what else the record keeps.
@@ -184,10 +184,10 @@ def check_model_dir(
     before = {**_experiment(found, model_dir).identity(None), "data": data}
     different = [key for key in identity if key != "data" and identity[key] != before.get(key)]
     different += ["data"] * (not same_data(data, identity["data"]))
-    longer = different == ["epochs"] and identity["epochs"] > before["epochs"]
+    longer = different in (["epochs"], ["steps"]) and (identity[different[0]] or 0) > (before[different[0]] or 0)
     if different and not (longer and extend):
         told = "; ".join(experiment_json.told_difference(key, before.get(key), identity[key]) for key in different)
-        way_out = "pass --extend to train it for more epochs" if longer else "choose another model_dir"
+        way_out = f"pass --extend to train it for more {different[0]}" if longer else "choose another model_dir"
         raise InputError(f"{model_dir} holds another experiment. Received: {told}; {way_out}.")
     experiment_json.check_branch(found, branch, model_dir)
     if source is not None:

@@ -34,6 +34,7 @@ class Options:
       evaluate_every: epochs between evaluations; 0: at the end only. Where images are held out, the best weights and
         early stopping follow from it.
       evaluate_every_steps: steps between evaluations, in place of epochs.
+      evaluate_test: False opens no test image: the last weights are evaluated on the held-out ones.
       log_every: steps between TensorBoard's scalars.
       histograms: shows TensorBoard the weights and statistics of every branch at each evaluation.
       profile: (first, last) step that TensorBoard's profiler looks at.
@@ -62,6 +63,7 @@ class Options:
     keep_best: Positive = 1
     evaluate_every: Whole = 1
     evaluate_every_steps: Positive | None = None
+    evaluate_test: bool = True
     log_every: Positive = 20
     histograms: bool = False
     profile: tuple[Positive, Positive] | None = None

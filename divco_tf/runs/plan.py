@@ -175,7 +175,7 @@ class _Planned:
 
     @property
     def total_steps(self) -> int:
-        return self.experiment.epochs * self.steps_per_epoch
+        return self.experiment.total_steps(self.steps_per_epoch)
 
     @property
     def per_replica(self) -> int:
@@ -256,7 +256,8 @@ def _known(experiment: Experiment) -> tuple[int, int]:
     """Images and classes of a dataset that is not there; of one that is the user's, the fewest that there can be."""
     facts = experiment.facts
     count = facts.train_images and round(facts.train_images * (1 - experiment.held_out))
-    return count or experiment.batch_size, facts.num_classes or 2
+    count = count or experiment.batch_size
+    return min(count, experiment.train_images or count), facts.num_classes or 2
 
 
 def _taken(experiment: Experiment) -> str:
@@ -286,16 +287,14 @@ def _steps(run: _Planned) -> str:
     left = run.images - run.steps_per_epoch * run.experiment.batch_size
     return (
         f"{run.steps_per_epoch:,} an epoch of {run.images:,} images ({left:,} left over), {run.total_steps:,} in "
-        f"{run.experiment.epochs:,} epochs"
+        f"{run.total_steps / run.steps_per_epoch:,.4g} epochs"
     )
 
 
 def _rates(run: _Planned) -> Iterator[str]:
     """A line a key point of the run: the learning rate and the co-training weight there."""
     experiment, steps_per_epoch = run.experiment, run.steps_per_epoch
-    schedule = experiment.learning_rate.resolve(
-        epochs=experiment.epochs, steps_per_epoch=steps_per_epoch, batch_size=experiment.batch_size
-    )
+    schedule = experiment.schedule(steps_per_epoch)
     for step, names in _key_points(run).items():
         told = f"step {step:,} ({', '.join(names)}): learning rate {float(schedule.at(step)):.4g}"
         if experiment.split_factor > 1:
@@ -308,10 +307,11 @@ def _key_points(run: _Planned) -> dict[int, list[str]]:
     """The names of each step that is worth a look, in order."""
     last, cotrains = run.total_steps - 1, run.experiment.split_factor > 1
     ramps = {
-        "end of warm-up": run.experiment.learning_rate.warmup_epochs,
-        "end of the co-training ramp": run.experiment.cotraining.warmup_epochs if cotrains else 0,
+        "end of warm-up": run.experiment.learning_rate,
+        **({"end of the co-training ramp": run.experiment.cotraining} if cotrains else {}),
     }
-    points = [("first", 0), *((name, math.ceil(epochs * run.steps_per_epoch)) for name, epochs in ramps.items())]
+    steps_per_epoch = run.steps_per_epoch
+    points = [("first", 0), *((name, math.ceil(each.warmup(steps_per_epoch))) for name, each in ramps.items())]
     points = [(name, step) for name, step in points if name == "first" or 0 < step <= last]
     points += [
         (name, run.total_steps * part // 4) for part, name in ((1, "a quarter"), (2, "half"), (3, "three quarters"))

@@ -13,9 +13,9 @@ import tensorflow as tf
 
 from divco_tf import fields
 from divco_tf.errors import InputError
-from divco_tf.fields import AtLeast0, Positive
+from divco_tf.fields import AtLeast0, Positive, Whole
 from divco_tf.registry import did_you_mean
-from divco_tf.training.warmup import check_warmup
+from divco_tf.training.warmup import check_warmup, warmup_steps
 
 _BRANCH_AXIS = 1
 
@@ -119,7 +119,26 @@ def pairwise_kl(logits: tf.Tensor) -> tf.Tensor:
     return divergence * branches / tf.maximum(branches - 1, 1)
 
 
-COTRAINING_LOSSES: dict[str, Callable[[tf.Tensor], tf.Tensor]] = {"js": jensen_shannon, "kl": pairwise_kl}
+def no_cotraining(logits: tf.Tensor) -> tf.Tensor:
+    """0: branches that do not know each other, an independent ensemble.
+
+    Args:
+      logits: `[B, S, K]`.
+
+    Returns:
+      `[B]`.
+
+    Raises:
+      InputError: logits of another shape or no floating-point numbers.
+    """
+    return tf.zeros_like(_branch_logits(logits)[:, 0, 0])
+
+
+COTRAINING_LOSSES: dict[str, Callable[[tf.Tensor], tf.Tensor]] = {
+    "js": jensen_shannon,
+    "kl": pairwise_kl,
+    "none": no_cotraining,
+}
 """Co-training losses by name: logits `[B, S, K]` -> `[B]`."""
 
 
@@ -228,6 +247,8 @@ class CoTraining:
     """The weight after the ramp; 0 trains branches that do not know each other."""
     warmup_epochs: AtLeast0 = 0
     """Length of the ramp from 0: branches that have learnt nothing yet have nothing to teach."""
+    warmup_steps: Whole | None = None
+    """The same in steps, in place of epochs, rising at every step."""
     floor: AtLeast0 = 0.005
     """The ramp starts at this instead of 0, as the reference's does, or at `weight` where that is less."""
     per_step: bool = False
@@ -237,7 +258,11 @@ class CoTraining:
         """Refuses what no run can follow."""
         fields.check(self)
         cotraining_loss(self.loss)
-        check_warmup(self.warmup_epochs)
+        check_warmup(self.warmup_epochs, self.warmup_steps)
+
+    def warmup(self, steps_per_epoch: int) -> float:
+        """The length of the ramp in steps."""
+        return warmup_steps(self.warmup_epochs, self.warmup_steps, steps_per_epoch=steps_per_epoch)
 
     def weight_at(self, step: tf.Tensor | int, *, steps_per_epoch: int) -> tf.Tensor:
         """The weight of the update that comes after `step` updates, float32 scalar.
@@ -246,9 +271,13 @@ class CoTraining:
           InputError: no positive whole number of steps an epoch.
         """
         steps_per_epoch = fields.checked(steps_per_epoch, Positive, "steps_per_epoch")
-        if self.warmup_epochs == 0:
+        if not self.warmup_epochs and not self.warmup_steps:
             return tf.constant(self.weight, tf.float32)
         steps = tf.cast(tf.convert_to_tensor(step), tf.float64)
-        epoch = steps / steps_per_epoch if self.per_step else steps // steps_per_epoch
-        ramp = tf.maximum(self.weight * epoch / self.warmup_epochs, self.floor)
+        if self.warmup_steps:
+            done, length = steps, self.warmup_steps
+        else:
+            done = steps / steps_per_epoch if self.per_step else steps // steps_per_epoch
+            length = self.warmup_epochs
+        ramp = tf.maximum(self.weight * done / length, self.floor)
         return tf.cast(tf.minimum(ramp, self.weight), tf.float32)

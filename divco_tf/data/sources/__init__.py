@@ -14,3 +14,4 @@ from divco_tf.data.sources.opening import check_on_error as check_on_error
 from divco_tf.data.sources.opening import open_source as open_source
 from divco_tf.data.sources.opening import open_splits as open_splits
 from divco_tf.data.sources.prepared import RecordSource as RecordSource
+from divco_tf.data.sources.subset import stratified as stratified

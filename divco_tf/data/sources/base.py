@@ -97,6 +97,10 @@ class Source(abc.ABC):
         """The same images, labelled by their classes' places in `class_names`, where those are the same classes."""
         return self
 
+    def only(self, indices: np.ndarray) -> "Source":
+        """The images at `indices` (int [n]) alone, as a source of their own; those that `open_source` opens have it."""
+        raise NotImplementedError
+
     def holds(self, path: pathlib.Path) -> bool:
         """Whether what is written at `path` would become a part of the data."""
         return False
@@ -120,6 +124,7 @@ class ArraySource(Source):
     """
 
     same_size = True
+    _places: np.ndarray | None = None  # of the images among those that they were chosen from
 
     def __init__(
         self, images: np.ndarray, labels: np.ndarray, class_names: Iterable[str], *, name: str = "images"
@@ -154,7 +159,13 @@ class ArraySource(Source):
 
     def name_of(self, index: int) -> str:
         """The image's place: "cifar10 train[123]"."""
-        return f"{self.name}[{index}]"
+        return f"{self.name}[{index if self._places is None else self._places[index]}]"
+
+    def only(self, indices: np.ndarray) -> "ArraySource":
+        """The images at `indices`, which keep their names."""
+        source = ArraySource(self.images[indices], self.labels[indices], self.class_names, name=self.name)
+        source._places = np.asarray(indices) if self._places is None else self._places[indices]
+        return source
 
 
 def region(image: np.ndarray, choose: Choose | None) -> np.ndarray:

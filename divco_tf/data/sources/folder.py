@@ -72,6 +72,13 @@ class ImageFolder(EncodedSource):
         labels = [numbers[self.class_names[label]] for label in self.labels]
         return ImageFolder(self.root, self.paths, labels, numbers, self.preprocessing, notes=self.notes)
 
+    def only(self, indices: np.ndarray) -> "ImageFolder":
+        """The files at `indices`."""
+        paths = [self.paths[index] for index in indices]
+        return ImageFolder(
+            self.root, paths, self.labels[indices], self.class_names, self.preprocessing, notes=self.notes
+        )
+
     def holds(self, path: pathlib.Path) -> bool:
         """Whether what is written at `path` would lie among the class folders, or in one that is linked there."""
         classes = {path.split("/", 1)[0] for path in self.paths}

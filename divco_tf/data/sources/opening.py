@@ -86,6 +86,7 @@ def open_splits(
     held_out: float = 0.0,
     on_error: str = "raise",
     writes: Mapping[str, str | os.PathLike[str]] | None = None,
+    test: bool = True,
     **how: Any,
 ) -> Iterator[tuple[str, Source]]:
     """Opens all that a run reads, one by one, so that a fault of any is told before the first step.
@@ -94,17 +95,18 @@ def open_splits(
       dataset, held_out: as `open_source`'s.
       on_error: of training images; evaluation counts all others, so bad ones are refused.
       writes: what the run writes, by its name: "model_dir", "cache_dir". It may not lie among the data.
+      test: False leaves the test images alone.
       how: what else `open_source` takes.
 
     Yields:
-      A split's name and its source: "train", "held_out" where images are held out, "test". One image of each has been
-      decoded; of training images only if bad ones are refused.
+      A split's name and its source: "train", "held_out" where images are held out, "test" unless that is left alone.
+      One image of each has been decoded; of training images only if bad ones are refused.
 
     Raises:
       InputError: as `open_source`, or a class name could not be exported.
     """
     listings: dict[pathlib.Path, Any] = {}
-    for split in ("train", *["held_out"] * bool(held_out), "test"):
+    for split in ("train", *["held_out"] * bool(held_out), *["test"] * test):
         raises = "raise" if split != "train" else on_error
         source = open_source(dataset, split, held_out=held_out, on_error=raises, listings=listings, **how)
         _check_class_names(source.class_names)

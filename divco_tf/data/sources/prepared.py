@@ -98,6 +98,19 @@ class RecordSource(EncodedSource):
         """The file, and the record in it."""
         return self.records.name_of(int(self.numbers[index]))
 
+    def only(self, indices: np.ndarray) -> "RecordSource":
+        """The records at `indices`; what is known of their labels stays known."""
+        chosen = RecordSource(
+            self.records,
+            self.numbers[indices],
+            self.class_names,
+            self.preprocessing,
+            stored_size=self.stored_size,
+            keys=self.keys,
+        )
+        chosen._labels = self._labels[indices]
+        return chosen
+
     def fingerprint(self) -> Mapping[str, Any]:
         """The labels' checksum where images are small, else that of the files' names and sizes.
 

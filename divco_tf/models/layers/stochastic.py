@@ -6,6 +6,7 @@ from typing import Any
 import keras
 import tensorflow as tf
 
+from divco_tf import compat
 from divco_tf.errors import InputError
 from divco_tf.models import draws
 
@@ -35,6 +36,8 @@ class _Stochastic(keras.layers.Layer):
 class _Dropping(_Stochastic):
     """A stochastic layer with a rate, which is the identity at rate 0."""
 
+    sampled = False  # whether it drops in evaluation too, see `sample_dropout`
+
     def __init__(self, rate: float, **kwargs: Any) -> None:
         super().__init__(**kwargs)
         if not isinstance(rate, numbers.Real) or not 0 <= rate < 1:
@@ -45,7 +48,7 @@ class _Dropping(_Stochastic):
 
     def call(self, inputs: Any, draw: tf.Tensor | None = None, training: bool | None = None) -> tf.Tensor:
         """[B, ...] -> the same shape. `draw`: uint64 [B, 2]; without it TensorFlow's global generator draws."""
-        return super().call(inputs, draw, training) if self.rate else inputs
+        return super().call(inputs, draw, training or self.sampled) if self.rate else inputs
 
     def _keep(self, inputs: tf.Tensor, uniform: tf.Tensor) -> tf.Tensor:
         """Zeros where the numbers are below the rate, the rest scaled to the same mean."""
@@ -173,3 +176,21 @@ class ShakeShake(_Stochastic):
         noise = {f"{self.name}.alpha": True, f"{self.name}.beta": True}
         alpha, beta = draws.uniform_scalars(draw, layers=noise)
         return _scaled(inputs[0], alpha, beta) + _scaled(inputs[1], 1.0 - alpha, 1.0 - beta)
+
+
+def sample_dropout(network: keras.Model) -> None:
+    """Has dropout draw in evaluation as in training: Monte Carlo dropout (arXiv 1506.02142); the rest stays as it is.
+
+    To be called before the network is traced.
+
+    Raises:
+      InputError: the network has no dropout.
+    """
+    layers = [layer for layer in compat.flat_layers(network) if isinstance(layer, Dropout | ChannelDropout)]
+    if not any(layer.rate for layer in layers):
+        raise InputError(
+            f"The network has no dropout to sample. Received: {len(layers)} layers of dropout, none with a rate; "
+            "overrides={'dropout': 0.3} would work where the backbone's spec has it."
+        )
+    for layer in layers:
+        layer.sampled = True

@@ -16,7 +16,7 @@ from divco_tf import fields
 from divco_tf.errors import InputError
 from divco_tf.fields import Above0, AtLeast0, Positive, Whole, Within
 from divco_tf.registry import did_you_mean
-from divco_tf.training.warmup import check_warmup
+from divco_tf.training.warmup import check_warmup, warmup_steps
 
 
 @dataclasses.dataclass(frozen=True)
@@ -39,6 +39,8 @@ class LearningRate:
     """Length of the linear warm-up; the rule takes up the rest of the run. -1 is the reference's name for
     none on SVHN and in its runs of 1,800 epochs, and is kept as it acts: the rule starts one epoch late
     on a run that is one epoch longer."""
+    warmup_steps: Whole | None = None
+    """The same in steps, in place of epochs: whatever the amount of data."""
     warmup_learning_rate: AtLeast0 = 0.0
     """The rate at step 0 of a warm-up."""
     final_learning_rate: AtLeast0 = 0.0
@@ -69,13 +71,13 @@ class LearningRate:
         fields.check(self)
         if self.rule not in RULES:
             raise InputError(f"Unknown learning-rate rule. Received: {self.rule}.{did_you_mean(self.rule, RULES)}")
-        check_warmup(self.warmup_epochs)
+        check_warmup(self.warmup_epochs, self.warmup_steps)
         if self.htd_upper <= self.htd_lower:
             raise InputError(
                 f"htd_upper is not above htd_lower. Received: {self.htd_upper}; pass more than {self.htd_lower}."
             )
         for name in ("warmup_learning_rate", "final_learning_rate"):
-            used = name == "final_learning_rate" or self.warmup_epochs > 0
+            used = name == "final_learning_rate" or self.warmup_epochs > 0 or self.warmup_steps
             if used and getattr(self, name) > self.learning_rate:
                 raise InputError(
                     f"{name} is above the learning rate. Received: {getattr(self, name)}; "
@@ -94,6 +96,10 @@ class LearningRate:
           InputError: a run without steps, or one that ends within its warm-up; a batch size that is missing.
         """
         return EpochSchedule(self.scaled(batch_size), epochs=epochs, steps_per_epoch=steps_per_epoch)
+
+    def warmup(self, steps_per_epoch: int) -> float:
+        """The length of the warm-up in steps."""
+        return warmup_steps(self.warmup_epochs, self.warmup_steps, steps_per_epoch=steps_per_epoch)
 
     def scaled(self, batch_size: int | None) -> "LearningRate":
         """The same with the rates of a run whose batch has `batch_size` images.
@@ -186,6 +192,9 @@ class EpochSchedule(keras.optimizers.schedules.LearningRateSchedule):
         steps_per_epoch = fields.checked(steps_per_epoch, Positive, "steps_per_epoch")
         if isinstance(learning_rate, dict):
             learning_rate = LearningRate(**learning_rate)
+        if learning_rate.warmup_steps is not None:
+            in_epochs = learning_rate.warmup_steps / steps_per_epoch
+            learning_rate = dataclasses.replace(learning_rate, warmup_epochs=in_epochs, warmup_steps=None)
         if learning_rate.warmup_epochs >= epochs:
             raise InputError(
                 f"The warm-up is not shorter than the run. Received: {learning_rate.warmup_epochs} epochs of "

@@ -1,0 +1,86 @@
+"""What a trained run answers to the images of a split: kept, so that any statistic can be computed later."""
+
+import dataclasses
+import pathlib
+from typing import Any
+
+import numpy as np
+
+from divco_tf import files
+from divco_tf.errors import InputError
+
+
+@dataclasses.dataclass(frozen=True)
+class Outputs:
+    """What an ensemble and its branches say, and what is right.
+
+    Attributes:
+      logits: of the branches, float32 [N, S, K]; with Monte Carlo dropout a sample counts as a branch.
+      probabilities: of the ensemble, float32 [N, K].
+      labels: int64 [N].
+    """
+
+    logits: np.ndarray
+    probabilities: np.ndarray
+    labels: np.ndarray
+
+
+def outputs(
+    model_dir: str | pathlib.Path,
+    *,
+    split: str = "test",
+    data_dir: str | None = None,
+    weights: str = "last",
+    batch_size: int = 500,
+) -> Outputs:
+    """What the run in `model_dir` answers to all images of a split.
+
+    Args:
+      model_dir: of `train`.
+      split: "test", "held_out" or "train".
+      data_dir: where the run's dataset lies.
+      weights: "last", "best" or "ema".
+      batch_size: images at once; nothing depends on it but for rounding.
+
+    Raises:
+      InputError: no run, no such weights or no data.
+    """
+    from divco_tf.data.streams import evaluation_dataset, reading
+    from divco_tf.runs.evaluation import predictor
+    from divco_tf.runs.model_dir import load, open_model_dir
+    from divco_tf.runtime.strategy import make_strategy
+
+    run = open_model_dir(model_dir)
+    experiment = run.experiment
+    source = experiment.open(split, data_dir=data_dir).ordered_as(run.class_names)
+    run.check_classes(source)
+    predict = predictor(load(model_dir, weights=weights), experiment, strategy=make_strategy("one_device"))
+    dataset = evaluation_dataset(source, batch_size=batch_size, preprocess=experiment.preprocessing)
+    with reading():
+        probabilities, logits = zip(*predict(images for images, _ in dataset), strict=True)
+    return Outputs(np.concatenate(logits).astype(np.float32), np.concatenate(probabilities), source.labels)
+
+
+def save_outputs(path: pathlib.Path, found: dict[str, Outputs]) -> None:
+    """Writes the outputs of some splits into one .npz file, whole or not at all."""
+    arrays: dict[str, Any] = {}
+    for split, each in found.items():
+        arrays |= {f"{split}_{field.name}": getattr(each, field.name) for field in dataclasses.fields(Outputs)}
+    files.write_npz(path, arrays)
+
+
+def load_outputs(path: pathlib.Path) -> dict[str, Outputs]:
+    """What `save_outputs` wrote, by split.
+
+    Raises:
+      InputError: it is damaged, or something else.
+    """
+    names = [field.name for field in dataclasses.fields(Outputs)]
+    try:
+        with np.load(path, allow_pickle=False) as found:
+            splits = [name.removesuffix("_labels") for name in found.files if name.endswith("_labels")]
+            return {split: Outputs(**{name: found[f"{split}_{name}"] for name in names}) for split in splits}
+    except Exception as error:  # whatever numpy and zipfile stumble over
+        raise InputError(
+            f"These are no predictions ({type(error).__name__}). Received: {path}; a sweep writes them."
+        ) from error

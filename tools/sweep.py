@@ -1,0 +1,148 @@
+"""Trains a grid of experiments, and judges each on all metrics:
+
+  divco-sweep --config digits/wide_resnet10_2_split1 --grid "split_factor=1,4; seed=0..5" --out sweeps/digits
+
+A row a cell in OUT/results.jsonl; what each answers to every image lies in OUT/predictions. The same command goes on
+where it stopped, two processes with one OUT share the cells, and a cell that fails is a row with its reason. --list
+prints a command a cell for a job queue; --shard=2/4 is the second quarter of the cells. divco-report OUT shows it all.
+"""
+
+import dataclasses
+import pathlib
+import re
+import shlex
+import signal
+import subprocess
+import sys
+from typing import TYPE_CHECKING
+
+from absl import flags
+
+from divco_tf.errors import InputError, Preempted, RunError
+from divco_tf.tools.shared import app, configs, streams
+
+if TYPE_CHECKING:
+    from divco_tf.analysis.grid import Cell
+    from divco_tf.analysis.sweep import Sweep
+
+_CONFIG, _BIND = app.config_flags()
+_GRID = flags.DEFINE_multi_string(
+    "grid",
+    None,
+    'Fields of the experiment and their values, all combinations: "split_factor=1,4; seed=0..5; cotraining.loss=js". '
+    "Several grids are one after the other. Required.",
+    required=True,
+)
+_OUT = flags.DEFINE_string("out", None, "The sweep's folder, required.", required=True)
+_DATA_DIR = app.data_dir_flag()
+_SHARD = flags.DEFINE_string("shard", None, "i/n: the i-th of n parts of the cells, 1/n to n/n.")
+_LIST = flags.DEFINE_bool("list", False, "Print the command of each cell that is left, and end.")
+_RETRY = flags.DEFINE_bool("retry_failed", False, "Run again what has failed before.")
+_CELL = flags.DEFINE_string("cell", None, "Run this cell alone, by the name that --list tells, in this process.")
+
+
+def main() -> None:
+    """Runs what is left of the sweep."""
+    from divco_tf.analysis.grid import cells
+
+    found = _shard(cells(_GRID.value))
+    configs.find_config(_CONFIG.value)
+    app.load_tensorflow()
+    from divco_tf.analysis.sweep import Sweep
+
+    configs.parse_config(_CONFIG.value, _BIND.value)
+    options = dataclasses.replace(configs.options(), evaluate_every=0, contact_sheet=False)
+    sweep = Sweep(
+        experiment=configs.experiment(),
+        cells=found,
+        folder=pathlib.Path(_OUT.value),
+        data_dir=_DATA_DIR.value,
+        options=options,
+    )
+    if _LIST.value:
+        for cell in sweep.left(retry_failed=_RETRY.value):
+            print(shlex.join(_command(cell, program="divco-sweep")))
+    elif _CELL.value is not None:
+        _run_here(sweep, _CELL.value)
+    else:
+        sweep.run(run_cell=_in_a_process, retry_failed=_RETRY.value, report=streams.tell)
+        _tell_the_end(sweep)
+
+
+def _shard(found: list["Cell"]) -> list["Cell"]:
+    if _SHARD.value is None:
+        return found
+    match = re.fullmatch(r"(\d+)/(\d+)", _SHARD.value)
+    if not match or not 1 <= int(match[1]) <= int(match[2]):
+        raise InputError(f"--shard is the i-th of n parts. Received: {_SHARD.value}; 1/4 to 4/4 would work.")
+    return found[int(match[1]) - 1 :: int(match[2])]
+
+
+def _command(cell: "Cell", *, program: str) -> list[str]:
+    """What runs one cell."""
+    flagged = [("config", _CONFIG.value), *(("bind", bind) for bind in _BIND.value)]
+    flagged += [("grid", grid) for grid in _GRID.value]
+    flagged += [("out", _OUT.value), *([("data_dir", _DATA_DIR.value)] if _DATA_DIR.value else [])]
+    return [*shlex.split(program), *(f"--{name}={value}" for name, value in flagged), f"--cell={cell.name}"]
+
+
+def _run_here(sweep: "Sweep", name: str) -> None:
+    """One cell; a failure is its row, and the exit status."""
+    from divco_tf.runtime.compute import resolve_jit, share_cores
+
+    cell = next((cell for cell in sweep.cells if cell.name == name), None)
+    if cell is None:
+        raise InputError(f"The grid has no such cell. Received: {name}; --list tells them.")
+    sweep.begin()
+    try:
+        experiment = sweep.experiment_of(cell)
+        if not resolve_jit(sweep.options.jit):
+            share_cores(experiment.split_factor)
+        sweep.run_cell(cell, report=streams.tell)
+    except Preempted:
+        raise
+    except (InputError, RunError) as error:
+        sweep.add_failure(cell, str(error))
+        raise
+
+
+def _in_a_process(cell: "Cell") -> None:
+    """Runs a cell in a process of its own: what TensorFlow leaves in memory, and what kills it, stays there."""
+    command = _command(cell, program=f"{shlex.quote(sys.executable)} -m divco_tf.tools.sweep")
+    process = subprocess.Popen(command, stdout=subprocess.DEVNULL)
+    before = {number: signal.signal(number, lambda number, _: process.send_signal(number)) for number in _PASSED_ON}
+    try:
+        status = process.wait()
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+    if status in (app.PREEMPTED, app.INTERRUPTED):
+        raise Preempted("The cell was stopped; the same command goes on with it.")
+    if status < 0:
+        killed = signal.Signals(-status).name
+        raise RunError(f"the process was killed by {killed}" + " (out of memory?)" * (killed == "SIGKILL"))
+    if status not in (0, app.USAGE_ERROR, app.RUN_ERROR):
+        raise RunError(f"the process ended with status {status}")
+
+
+_PASSED_ON = (signal.SIGTERM, signal.SIGINT)
+
+
+def _tell_the_end(sweep: "Sweep") -> None:
+    from divco_tf.analysis.results import RESULTS, read_rows
+
+    names = {cell.name for cell in sweep.cells}
+    rows = [row for row in read_rows(sweep.folder) if row["cell"] in names]
+    failed = [row for row in rows if row["status"] == "failed"]
+    print(f"{len(rows) - len(failed)} cells done, {len(failed)} failed: {sweep.folder / RESULTS}")
+    for row in failed:
+        print(f"  {row['cell']}: {row['reason']}")
+
+
+def run() -> None:
+    """The console script."""
+    app.run(main, program="divco-sweep")
+
+
+if __name__ == "__main__":
+    run()
