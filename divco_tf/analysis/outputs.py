@@ -46,16 +46,12 @@ def outputs(
       InputError: no run, no such weights or no data.
     """
     from divco_tf.data.streams import evaluation_dataset, reading
-    from divco_tf.runs.evaluation import predictor
-    from divco_tf.runs.model_dir import load, open_model_dir
-    from divco_tf.runtime.strategy import make_strategy
+    from divco_tf.runs.evaluation import opened
 
-    run = open_model_dir(model_dir)
-    experiment = run.experiment
-    source = experiment.open(split, data_dir=data_dir).ordered_as(run.class_names)
-    run.check_classes(source)
-    predict = predictor(load(model_dir, weights=weights), experiment, strategy=make_strategy("one_device"))
-    dataset = evaluation_dataset(source, batch_size=batch_size, preprocess=experiment.preprocessing)
+    run, source, predict, _ = opened(
+        model_dir, data_dir=data_dir, split=split, weights=weights, strategy="one_device", jit="auto"
+    )
+    dataset = evaluation_dataset(source, batch_size=batch_size, preprocess=run.experiment.preprocessing)
     with reading():
         probabilities, logits = zip(*predict(images for images, _ in dataset), strict=True)
     return Outputs(np.concatenate(logits).astype(np.float32), np.concatenate(probabilities), source.labels)
