@@ -38,6 +38,7 @@ _DATA_DIR = app.data_dir_flag()
 _SHARD = flags.DEFINE_string("shard", None, "i/n: the i-th of n parts of the cells, 1/n to n/n.")
 _LIST = flags.DEFINE_bool("list", False, "Print the command of each cell that is left, and end.")
 _RETRY = flags.DEFINE_bool("retry_failed", False, "Run again what has failed before.")
+_TEST = flags.DEFINE_bool("test", True, "Judge on the test images; --notest opens none, and judges on held-out ones.")
 _CELL = flags.DEFINE_string("cell", None, "Run this cell alone, by the name that --list tells, in this process.")
 
 
@@ -58,6 +59,7 @@ def main() -> None:
         folder=pathlib.Path(_OUT.value),
         data_dir=_DATA_DIR.value,
         options=options,
+        test=_TEST.value,
     )
     if _LIST.value:
         for cell in sweep.left(retry_failed=_RETRY.value):
@@ -83,6 +85,7 @@ def _command(cell: "Cell", *, program: str) -> list[str]:
     flagged = [("config", _CONFIG.value), *(("bind", bind) for bind in _BIND.value)]
     flagged += [("grid", grid) for grid in _GRID.value]
     flagged += [("out", _OUT.value), *([("data_dir", _DATA_DIR.value)] if _DATA_DIR.value else [])]
+    flagged += [("test", "false")] * (not _TEST.value)
     return [*shlex.split(program), *(f"--{name}={value}" for name, value in flagged), f"--cell={cell.name}"]
 
 
