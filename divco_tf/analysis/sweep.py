@@ -1,7 +1,7 @@
 """A sweep: one cell after the other, each trained, and judged on all metrics, into one row of results.jsonl.
 
 What lies in its folder: sweep.json (the experiment that all cells start from), results.jsonl, `cells/` (a model_dir
-each), `predictions/` (what each answers to every image).
+each), `predictions/` (what each branch answers to every image), `judged/` (the same, small enough to keep).
 """
 
 import dataclasses
@@ -14,6 +14,7 @@ import numpy as np
 
 from divco_tf import files
 from divco_tf.analysis.grid import Cell, with_arguments
+from divco_tf.analysis.judged import judged, save_judged
 from divco_tf.analysis.outputs import Outputs, outputs, save_outputs
 from divco_tf.analysis.results import add_row, read_rows
 from divco_tf.errors import InputError, Preempted, RunError
@@ -167,9 +168,12 @@ class Sweep:
             split: outputs(model_dir, split=split, data_dir=self.data_dir, weights=_weights(experiment))
             for split in splits
         }
-        path = self.folder / "predictions" / f"{cell.name}.npz"
-        path.parent.mkdir(exist_ok=True)
-        save_outputs(path, found)
+        for kind, save, content in (
+            ("predictions", save_outputs, found),
+            ("judged", save_judged, {split: judged(each) for split, each in found.items()}),
+        ):
+            (self.folder / kind).mkdir(exist_ok=True)
+            save(self.folder / kind / f"{cell.name}.npz", content)
         row = _row(cell, experiment, model_dir, found)
         row["seconds"] = time.monotonic() - started
         add_row(self.folder, row)
@@ -199,6 +203,10 @@ def _row(cell: Cell, experiment: Experiment, model_dir: pathlib.Path, found: Map
         "multiply_adds": branch.multiply_adds * experiment.split_factor,
         "steps": run.checkpoint().step,
         "seconds_per_step": run.seconds_per_step,
+        "curve": [
+            {name: record[name] for name in ("step", "split", "accuracy", "negative_log_likelihood")}
+            for record in run.records
+        ],
         **{split: _metrics(each, found) for split, each in found.items()},
         "versions": versions(),
     }
