@@ -1,8 +1,9 @@
 """What a builder returns must be a network that a stack runs whole: what a stack would drop is refused by name."""
 
 import contextlib
+import threading
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import keras
@@ -99,26 +100,55 @@ def is_seeded(initializer: Any) -> bool:
     return "seed" in getattr(initializer, "get_config", dict)()
 
 
+class _AddLoss:
+    """Keras's `Layer.add_loss`, replaced while any thread builds; in threads that do not, it is what it was."""
+
+    def __init__(self) -> None:
+        self._lock, self._threads, self._original = threading.Lock(), 0, keras.Layer.add_loss
+        self._here = threading.local()
+
+    @contextlib.contextmanager
+    def refused(self, name: str) -> Iterator[None]:
+        """A layer that adds a loss, in this thread and context, is refused."""
+        with self._lock:
+            if not self._threads:
+                self._original, keras.Layer.add_loss = keras.Layer.add_loss, self._replacement()
+            self._threads += 1
+        before, self._here.name = getattr(self._here, "name", None), name
+        try:
+            yield
+        finally:
+            self._here.name = before
+            with self._lock:
+                self._threads -= 1
+                if not self._threads:
+                    keras.Layer.add_loss = self._original
+
+    def _replacement(self) -> Callable[[keras.Layer, Any], None]:
+        def add_loss(layer: keras.Layer, loss: Any) -> None:
+            if name := getattr(self._here, "name", None):
+                raise _dropped(name, f"{layer.name} adds a loss", layer, _DECAY)
+            self._original(layer, loss)
+
+        return add_loss
+
+
+_ADD_LOSS = _AddLoss()
+
+
 @contextlib.contextmanager
 def no_losses(name: str) -> Iterator[None]:
-    """Layers that are called in this context, symbolically too, add no losses.
+    """Layers that are called in this context, symbolically too, add no losses; other threads may build, or not.
 
     Raises:
       InputError: one did.
     """
-    add_loss = keras.Layer.add_loss
-
-    def refuse(layer: keras.Layer, loss: Any) -> None:
-        raise _dropped(name, f"{layer.name} adds a loss", layer, _DECAY)
-
-    keras.Layer.add_loss = refuse
     try:
-        yield
+        with _ADD_LOSS.refused(name):
+            yield
     except InputError as error:  # Keras adds lines to what is raised in a call
         lines = [line.strip() for line in compat.plain_text(str(error)).splitlines() if "Received: " in line]
         raise InputError(lines[0] if lines else str(error)) from None
-    finally:
-        keras.Layer.add_loss = add_loss
 
 
 _DECAY = "weight decay of the optimizer, or a loss of one's own train step,"

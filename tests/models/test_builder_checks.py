@@ -1,6 +1,7 @@
 """What a builder says is in the stack, or is refused by name when it is built."""
 
 import dataclasses
+import threading
 import warnings
 from collections.abc import Callable
 from typing import Any
@@ -11,7 +12,7 @@ import pytest
 import tensorflow as tf
 
 from divco_tf.errors import InputError
-from divco_tf.models import layers
+from divco_tf.models import builder_checks, layers
 from divco_tf.models.backbones.registry import register_backbone
 from divco_tf.models.branch_stack import BranchStack, build
 from divco_tf.models.divide import by_split, divide, divided
@@ -105,6 +106,28 @@ def test_what_a_stack_drops_is_refused_by_name_when_it_is_built(what):
         )
     assert one_line(error.value, says=says) and "any" in str(error.value)
     assert keras.Layer.add_loss is add_loss
+
+
+def test_threads_that_build_at_once_leave_keras_as_it_was_and_do_not_bear_on_others():
+    add_loss, entered, left = keras.Layer.add_loss, threading.Event(), threading.Event()
+
+    def first() -> None:
+        with builder_checks.no_losses("first"):
+            entered.set()
+            left.wait(10)
+
+    thread = threading.Thread(target=first)
+    thread.start()
+    entered.wait(10)
+    layer = keras.layers.Identity()
+    layer.add_loss(tf.constant(1.0))  # this thread does not build
+    with builder_checks.no_losses("second"):
+        left.set()
+        thread.join()
+        with pytest.raises(InputError, match="In the builder of second"):
+            layer.add_loss(tf.constant(1.0))
+    assert keras.Layer.add_loss is add_loss
+    assert len(layer.losses) == 1
 
 
 def test_a_loss_that_shows_in_the_call_only_is_refused_there():
