@@ -10,16 +10,13 @@ prints a command a cell for a job queue; --shard=2/4 is the second quarter of th
 import dataclasses
 import pathlib
 import re
-import shlex
-import signal
-import subprocess
-import sys
 from typing import TYPE_CHECKING
 
 from absl import flags
 
 from divco_tf.errors import InputError, Preempted, RunError
 from divco_tf.tools.shared import app, configs, streams
+from divco_tf.tools.shared.cells import Commands
 
 if TYPE_CHECKING:
     from divco_tf.analysis.grid import Cell
@@ -61,13 +58,21 @@ def main() -> None:
         options=options,
         test=_TEST.value,
     )
+    commands = Commands(
+        config=_CONFIG.value,
+        bind=_BIND.value,
+        grid=_GRID.value,
+        out=_OUT.value,
+        data_dir=_DATA_DIR.value,
+        test=_TEST.value,
+    )
     if _LIST.value:
         for cell in sweep.left(retry_failed=_RETRY.value):
-            print(shlex.join(_command(cell, program="divco-sweep")))
+            print(commands.line(cell.name))
     elif _CELL.value is not None:
         _run_here(sweep, _CELL.value)
     else:
-        sweep.run(run_cell=_in_a_process, retry_failed=_RETRY.value, report=streams.tell)
+        sweep.run(run_cell=lambda cell: commands.run(cell.name), retry_failed=_RETRY.value, report=streams.tell)
         _tell_the_end(sweep)
 
 
@@ -78,15 +83,6 @@ def _shard(found: list["Cell"]) -> list["Cell"]:
     if not match or not 1 <= int(match[1]) <= int(match[2]):
         raise InputError(f"--shard is the i-th of n parts. Received: {_SHARD.value}; 1/4 to 4/4 would work.")
     return found[int(match[1]) - 1 :: int(match[2])]
-
-
-def _command(cell: "Cell", *, program: str) -> list[str]:
-    """What runs one cell."""
-    flagged = [("config", _CONFIG.value), *(("bind", bind) for bind in _BIND.value)]
-    flagged += [("grid", grid) for grid in _GRID.value]
-    flagged += [("out", _OUT.value), *([("data_dir", _DATA_DIR.value)] if _DATA_DIR.value else [])]
-    flagged += [("test", "false")] * (not _TEST.value)
-    return [*shlex.split(program), *(f"--{name}={value}" for name, value in flagged), f"--cell={cell.name}"]
 
 
 def _run_here(sweep: "Sweep", name: str) -> None:
@@ -107,28 +103,6 @@ def _run_here(sweep: "Sweep", name: str) -> None:
     except (InputError, RunError) as error:
         sweep.add_failure(cell, str(error))
         raise
-
-
-def _in_a_process(cell: "Cell") -> None:
-    """Runs a cell in a process of its own: what TensorFlow leaves in memory, and what kills it, stays there."""
-    command = _command(cell, program=f"{shlex.quote(sys.executable)} -m divco_tf.tools.sweep")
-    process = subprocess.Popen(command, stdout=subprocess.DEVNULL)
-    before = {number: signal.signal(number, lambda number, _: process.send_signal(number)) for number in _PASSED_ON}
-    try:
-        status = process.wait()
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)
-    if status in (app.PREEMPTED, app.INTERRUPTED):
-        raise Preempted("The cell was stopped; the same command goes on with it.")
-    if status < 0:
-        killed = signal.Signals(-status).name
-        raise RunError(f"the process was killed by {killed}" + " (out of memory?)" * (killed == "SIGKILL"))
-    if status not in (0, app.USAGE_ERROR, app.RUN_ERROR):
-        raise RunError(f"the process ended with status {status}")
-
-
-_PASSED_ON = (signal.SIGTERM, signal.SIGINT)
 
 
 def _tell_the_end(sweep: "Sweep") -> None:

@@ -88,9 +88,13 @@ class Sweep:
         return with_arguments(self.experiment, {**other, **cell.arguments})
 
     def left(self, *, retry_failed: bool = False) -> list[Cell]:
-        """The cells that have no row yet, or none that says done."""
-        ended = {row["cell"] for row in read_rows(self.folder) if row["status"] == "done" or not retry_failed}
-        return [cell for cell in self.cells if cell.name not in ended]
+        """The cells that have no row yet, or one without the test images that are to be judged."""
+
+        def ended(row: Mapping[str, Any]) -> bool:
+            return not retry_failed if row["status"] == "failed" else "test" in row or not self.test
+
+        names = {row["cell"] for row in read_rows(self.folder) if ended(row)}
+        return [cell for cell in self.cells if cell.name not in names]
 
     def model_dir(self, cell: Cell) -> pathlib.Path:
         """Of a cell's run."""
@@ -175,7 +179,8 @@ class Sweep:
             (self.folder / kind).mkdir(exist_ok=True)
             save(self.folder / kind / f"{cell.name}.npz", content)
         row = _row(cell, experiment, model_dir, found)
-        row["seconds"] = time.monotonic() - started
+        before = next((each for each in read_rows(self.folder) if each["cell"] == cell.name), {})
+        row["seconds"] = time.monotonic() - started + before.get("seconds", 0.0)
         add_row(self.folder, row)
         return row
 

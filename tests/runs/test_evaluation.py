@@ -105,6 +105,36 @@ def test_a_predictor_keeps_the_images_order(batches, strategy):
     np.testing.assert_allclose(np.concatenate([result[1] for result in results]), logits, rtol=1e-5, atol=1e-6)
 
 
+def test_samples_of_dropout_are_those_of_the_seed_and_the_image_whatever_the_batches():
+    images = np.random.default_rng(0).standard_normal((7, 8, 8, 3)).astype(np.float32)
+
+    def logits(strategy, sizes, **how):
+        placement = make_strategy(strategy)
+        with placement.scope():
+            stack = lively(tiny_stack(dropout=0.5))
+        predict = Predictor(stack, "mean_logits", strategy=placement, samples=3, **how)
+        parts = np.split(images, np.cumsum(sizes)[:-1])
+        return np.concatenate([found for _, found in predict(tf.constant(part) for part in parts)])
+
+    sampled = logits("one_device", [7])
+    assert sampled.shape == (7, 6, 3)
+    assert np.abs(sampled[:, :2] - sampled[:, 2:4]).max() > 0.01
+    np.testing.assert_allclose(logits("one_device", [3, 4]), sampled, atol=1e-5)
+    np.testing.assert_allclose(logits("mirrored", [5, 2]), sampled, atol=1e-5)
+    assert np.abs(logits("one_device", [7], seed=1) - sampled).max() > 0.01
+    without = lively(tiny_stack(dropout=0.5))(images).numpy()
+    many = logits("one_device", [7])  # the classifier is linear, so that dropout before it changes no mean
+    many = np.concatenate([many, *(logits("one_device", [7], seed=seed) for seed in range(1, 12))], axis=1)
+    samples = many.reshape(7, 36, 2, 3)
+    error = samples.std(axis=1) / 6
+    assert np.all(np.abs(samples.mean(axis=1) - without) < 5 * error + 1e-4)
+
+
+def test_a_network_without_dropout_is_not_sampled():
+    with pytest.raises(InputError, match="The network has no dropout to sample"):
+        Predictor(tiny_stack(), "mean_logits", strategy=make_strategy("one_device"), samples=2)
+
+
 def test_figures_of_a_worked_example():
     probabilities = np.array([[0.9, 0.1], [0.4, 0.6], [0.8, 0.2]])
     branch_classes = np.array([[0, 0], [1, 0], [1, 1]])

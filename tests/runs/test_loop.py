@@ -136,6 +136,35 @@ def test_a_finished_run_is_extended_when_asked(tmp_path):
     assert "epochs 1 (there 2)" in refusal(runs.run, tmp_path, runs.experiment(epochs=1), extend=True)
 
 
+def test_a_run_in_steps_ends_there_and_is_extended_by_steps(tmp_path):
+    described = runs.experiment(epochs=None, steps=7, train_images=600)
+    runs.run(tmp_path, described)
+    assert runs.records(tmp_path)[-1]["step"] == 7
+    longer = dataclasses.replace(described, steps=9)
+    with pytest.raises(InputError, match="pass --extend to train it for more steps"):
+        runs.run(tmp_path, longer)
+    runs.run(tmp_path, longer, extend=True)
+    assert runs.records(tmp_path)[-1]["step"] == 9
+
+
+def test_without_test_images_the_last_weights_are_evaluated_on_held_out_ones(tmp_path):
+    evaluation = runs.run(tmp_path, runs.experiment(held_out=0.2), evaluate_test=False)
+    assert evaluation.split == "held_out" and {record["split"] for record in runs.records(tmp_path)} == {"held_out"}
+    with pytest.raises(InputError, match="Received: evaluate_test=False, held_out=0; held_out=0.1 would work"):
+        runs.run(tmp_path / "other", runs.experiment(), evaluate_test=False)
+
+
+def test_branches_apart_are_networks_that_were_trained_alone(tmp_path):
+    """Without a co-training loss no gradient of a branch depends on another: an independent ensemble."""
+    both = {"cotraining": CoTraining(loss="none"), "mixup_alpha": 0.0, "same_initialisation": True, "epochs": 1}
+    runs.run(tmp_path / "apart", runs.experiment(**both, overrides={}, identical_views=True))
+    runs.run(tmp_path / "alone", runs.experiment(**both, overrides={"width": 4}, split_factor=1))
+    apart = load(tmp_path / "apart").stacked_values()
+    for name, value in load(tmp_path / "alone").stacked_values().items():
+        for branch in range(2):
+            np.testing.assert_allclose(apart[name][branch], value[0], atol=2e-4, err_msg=name)
+
+
 def test_a_refused_run_leaves_the_model_dir_as_it_was(finished):
     model_dir, _ = finished
     before = {path: path.read_bytes() for path in model_dir.rglob("*") if path.is_file()}
