@@ -1,4 +1,5 @@
 import collections
+import itertools
 
 import numpy as np
 import pytest
@@ -68,11 +69,16 @@ def test_all_families_are_the_default_and_each_image_is_read_once():
 
 
 def test_fewer_images_are_always_the_same_among_more():
-    few, more = Counting(50), Counting(50)
-    for source, images in ((few, 10), (more, 30)):
-        assert robustness(predict, source, families=("fog",), severities=(1,), images=images).images == images
-    assert len(few.read_counts) == 10 and few.read_counts.keys() < more.read_counts.keys()
-    assert sorted(few.read_counts) != list(range(10))
+    chosen = []
+    for images in (1, 7, 20, 33, 49):
+        source = Counting(50)
+        found = robustness(predict, source, families=("fog",), severities=(1,), images=images)
+        chosen.append(np.sort(list(source.read_counts)))
+        assert found.images == len(chosen[-1]) == images
+        expected = metrics.accuracy(predict(source.images[chosen[-1]]), source.labels[chosen[-1]])
+        assert found.clean_accuracy == pytest.approx(expected)
+    assert all(set(fewer) < set(more) for fewer, more in itertools.pairwise(chosen))
+    assert chosen[1].tolist() != list(range(7))
 
 
 def test_errors_are_means_of_a_worked_example():

@@ -47,6 +47,13 @@ def test_seeds_and_indices_draw_where_there_is_chance(family):
     assert differ == [family in RANDOM] * len(others)
 
 
+def test_families_draw_apart():
+    grey = np.full((1, 64, 64, 3), 100, np.uint8)
+    hit, counted = (corrupt(grey, family=family, severity=5) for family in ("impulse_noise", "shot_noise"))
+    # Both take the first stream of the key: the least numbers would be black here and dark there.
+    assert counted[hit == 0].mean() == pytest.approx(100, abs=5)
+
+
 @pytest.mark.parametrize("family", CORRUPTIONS)
 def test_how_images_lie_in_memory_does_not_matter(family):
     strided = np.asfortranarray(IMAGES)[::-1]
