@@ -105,8 +105,9 @@ class Ambiguity:
     Attributes:
       error: of error rates, -1..1; below 0 where the ensemble errs more than its branches do on average.
       error_by_class: float64 `[K]`.
-      negative_log_likelihood: of NLLs, in nats; by Jensen's inequality never below 0 for an ensemble that averages
-        probabilities (or logits), as Abe et al. 2022 use it (arXiv 2202.06985).
+      negative_log_likelihood: of NLLs, in nats, the Jensen gap of Abe et al. 2022 (arXiv 2202.06985): never below 0
+        for an ensemble that averages probabilities or logits, unless a branch gives a right class less than the
+        smallest probability that `training.metrics.negative_log_likelihood` knows.
       negative_log_likelihood_by_class: float64 `[K]`.
     """
 
