@@ -61,7 +61,7 @@ def fit_threshold(
     miscoverage = fields.checked(miscoverage, Annotated[float, fields.Within(above=0, below=1)], "miscoverage")
     probabilities, labels = checked_predictions(probabilities, labels)
     scores = np.sort(_scores(probabilities, score)[np.arange(len(labels)), labels])
-    rank = int(np.ceil((len(labels) + 1) * (1 - miscoverage) - 1e-9))  # 1e-9: 100 x (1 - 0.07) is 93, not more
+    rank = int(np.ceil((len(labels) + 1) * (1 - miscoverage) - 1e-9))  # 1e-9: 100 x (1 - 0.42) is 58, not more
     return float(scores[rank - 1]) if rank <= len(scores) else float("inf")
 
 

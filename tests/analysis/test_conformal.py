@@ -67,10 +67,11 @@ def test_adaptive_sets_are_larger_for_difficult_images_and_rank_classes():
 
 
 def test_threshold_has_the_correction_for_a_finite_number_of_images():
-    # Scores 0.01, 0.02, ..., 0.99: the 93rd of 99 (100 x 0.93, which floats have as 93.00000000000001).
+    # Scores 0.01, 0.02, ..., 0.99: the 93rd of 99 (100 x 0.93), the 58th (100 x 0.58, in floats 58.00000000000001).
     p = 1 - np.arange(1, 100) / 100
     probabilities = np.stack([p, 1 - p], axis=1)
     assert conformal.fit_threshold(probabilities, np.zeros(99, int), miscoverage=0.07) == pytest.approx(0.93)
+    assert conformal.fit_threshold(probabilities, np.zeros(99, int), miscoverage=0.42) == pytest.approx(0.58)
     assert conformal.fit_threshold(probabilities, np.zeros(99, int), miscoverage=0.075) == pytest.approx(0.93)
     assert conformal.fit_threshold(probabilities, np.zeros(99, int), miscoverage=0.01) == pytest.approx(0.99)
 

@@ -163,10 +163,10 @@ def test_cka_does_not_change_with_rotation_shift_and_scale_but_with_stretching(s
 
 
 def test_cka_of_orthogonal_and_of_constant_features_is_0():
-    x = np.array([[1.0], [-1.0], [1.0], [-1.0]])
-    y = np.array([[1.0], [1.0], [-1.0], [-1.0]])
-    constant = np.full([4, 2], 0.1)
-    np.testing.assert_allclose(diversity.linear_cka([x, y, constant]), np.eye(3), atol=1e-15)
+    x = np.array([[1.0], [-1.0], [1.0], [-1.0], [0.0], [0.0]])
+    y = np.array([[1.0], [1.0], [-1.0], [-1.0], [0.0], [0.0]])
+    constant = np.tile([0.1, 1.0], [6, 1])  # the mean of six times 0.1 is not 0.1
+    np.testing.assert_allclose(diversity.linear_cka([x, y, constant, -constant]), np.eye(4), atol=1e-15)
     np.testing.assert_array_equal(diversity.linear_cka(np.stack([constant])), [[1]])
 
 

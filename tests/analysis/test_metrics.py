@@ -92,6 +92,12 @@ def test_bins_of_equal_mass_differ_by_one_image_at_most(seed, images, bins):
     assert len(count) == min(images, bins)
 
 
+def test_images_of_equal_confidence_share_the_bin_of_their_middle_place():
+    probabilities = np.array([[0.6, 0.4], [0.9, 0.1], [0.9, 0.1], [0.9, 0.1]])
+    curve = metrics.reliability_curve(probabilities, [0, 0, 0, 1], bins=2, equal_mass=True)
+    np.testing.assert_array_equal(curve.count, [1, 3])
+
+
 @quickly
 @given(seed=SEEDS, bins=st.integers(1, 20))
 def test_equal_mass_calibration_error_does_not_depend_on_the_order_of_images(seed, bins):
@@ -146,6 +152,7 @@ def test_higher_scores_mean_that_an_image_is_of_the_distribution():
     assert metrics.auroc([1, 2], [3, 4]) == 0
     assert metrics.false_positive_rate([1, 2], [3, 4]) == 1
     assert metrics.auroc([1, 1], [1, 1]) == 0.5
+    assert metrics.false_positive_rate(np.arange(20), np.arange(20)) == 0.95
 
 
 @pytest.mark.parametrize("num_branches", [1, 3])
@@ -181,6 +188,12 @@ def test_all_metrics_of_one_branch_say_that_there_is_no_diversity():
     assert figures["ambiguity_negative_log_likelihood"] == pytest.approx(0, abs=1e-15)
     assert figures["q_statistic"] == figures["error_correlation"] == 1
     assert figures["mean_branch_accuracy"] == figures["best_branch_accuracy"] == figures["accuracy"]
+
+
+def test_all_metrics_of_an_ensemble_that_excludes_classes_are_finite():
+    branches, labels = random_predictions.branches(4, 40, 2, 5)
+    figures = metrics.all_metrics(branches, np.eye(5)[branches[:, 0].argmax(axis=1)], labels)
+    assert np.isfinite(list(figures.values())).all()
 
 
 def test_all_metrics_judge_the_ensemble_that_they_are_given():

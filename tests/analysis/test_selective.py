@@ -95,9 +95,11 @@ def test_coverage_at_risk_is_that_of_the_best_threshold(seed, decimals, risk):
     assert selective.coverage_at_risk(confidence, losses, risk=risk) == max(coverages)
 
 
-def test_a_risk_of_exactly_one_in_twenty_is_allowed():
+def test_a_risk_that_is_just_reached_is_allowed():
     losses = np.arange(20) == 19
     assert selective.coverage_at_risk(-np.arange(20), losses, risk=0.05) == 1
+    seven_of_ten = np.arange(10) < 7  # 0.7 ten times adds up to 7.000000000000001
+    assert selective.coverage_at_risk(np.ones(10), seven_of_ten, risk=0.7) == 1
 
 
 def test_images_of_equal_confidence_come_through_together_or_not_at_all():
