@@ -2,7 +2,7 @@
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy import stats
 
@@ -12,6 +12,7 @@ from divco_tf.data.views.kernels import random_numbers
 words = st.integers(0, 2**64 - 1)
 
 
+@settings(deadline=None)
 @given(key=words, counter=words)
 def test_the_hash_is_that_of_the_kernels(key, counter):
     assert fold(key, counter) == random_numbers.fold(np.uint64(key), np.uint64(counter))
