@@ -10,6 +10,9 @@ recomputed, one branch after the other.
 steps over devices and over micro-batches (--parts chooses among the four). `xla` times small networks of all families,
 or --backbones, with XLA and without.
 
+`latency` times answers instead of steps, for 1 image and for 32 (--batch_sizes): of the large network, and of its S
+branches in sequence and side by side, by threads, by devices and in one graph, with as many of TensorFlow's --threads.
+
 `agreement` trains small networks on digits under every strategy and tells how far their weights differ. `kills` kills
 --rounds runs of each kind on digits and on CIFAR-10 (--data_dir), resumes them, and compares all that they end with.
 `checkpoint` tells how long steps of --backbone wait for --rounds checkpoints that a thread writes.
@@ -34,24 +37,26 @@ from divco_tf.tools.shared import app, streams
 
 COMMANDS = {  # and the module whose `run` takes the flags of its parameters' names, and has their defaults
     **{name: name for name in ("step", "grouped", "views", "memory", "scaling", "xla")},
-    **{name: name for name in ("agreement", "kills", "checkpoint")},
+    **{name: name for name in ("latency", "agreement", "kills", "checkpoint")},
     **{"compile": "compile_time", "input": "input_pipeline"},
 }
 _OUT = flags.DEFINE_string("out", None, "A file for the result as JSON; without it JSON follows the table.")
 PARAMETERS = (
     flags.DEFINE_string("backbone", None, "A registered backbone; wide_resnet40_1 unless given."),
-    flags.DEFINE_list("backbones", None, "What `compile`, `scaling`, `xla` run; each has its list."),
+    flags.DEFINE_list("backbones", None, "What `compile`, `scaling`, `xla`, `latency` run; each has its list."),
     flags.DEFINE_integer("split_factor", None, "S; 4 unless given.", lower_bound=1),
-    flags.DEFINE_list("split_factors", None, "Each S of `scaling` and `memory`; 1,2,4 unless given."),
+    flags.DEFINE_list("split_factors", None, "Each S of `scaling`, `memory`, `latency`; 1,2,4 unless given."),
     flags.DEFINE_list("parts", None, "The tables of `scaling`: division, overhead, devices, micro_batches; or all."),
     flags.DEFINE_bool("undivided", None, "Stack S copies of the backbone instead of dividing it."),
     flags.DEFINE_integer("batch_size", None, "Images a step; each command has its number.", lower_bound=1),
+    flags.DEFINE_list("batch_sizes", None, "Images an answer of `latency`, each of them; 1,32 unless given."),
+    flags.DEFINE_list("threads", None, "Of `latency`, intra-op/inter-op: 2/2,1/2; each setting has its process."),
     flags.DEFINE_integer("image_size", None, "Pixels a side; 32 unless given.", lower_bound=1),
     flags.DEFINE_integer("num_classes", None, "K; 10 unless given.", lower_bound=2),
     flags.DEFINE_string("data_dir", None, "CIFAR-10 for `views`, `input`, `kills`, prepared by TFDS."),
     flags.DEFINE_bool("xla", None, "Time the branch stack under XLA too; `memory`: under XLA alone."),
     flags.DEFINE_integer("rounds", None, "Rounds in which every system takes its turn; 5 unless given.", lower_bound=1),
-    flags.DEFINE_integer("steps", None, "Steps a turn; 10 unless given.", lower_bound=1),
+    flags.DEFINE_integer("steps", None, "Steps a turn, 10 unless given; answers of `latency`.", lower_bound=1),
     flags.DEFINE_float("limit", None, "Seconds that `xla` waits for a first step; 60 unless given.", lower_bound=0.0),
 )
 
@@ -68,6 +73,8 @@ def main(command: str) -> None:
 
     for head, rows in result.get("tables") or [(result["head"], result["rows"])]:
         print(table(head, rows), end="\n\n" if "tables" in result else "\n")
+    if "conclusion" in result:
+        print(result["conclusion"])
     told = {"command": " ".join(["divco-benchmark", *sys.argv[1:]]), "machine": machine()}
     text = json.dumps({**told, "settings": result["settings"], "systems": result["systems"]}, indent=1)
     if _OUT.value:
@@ -101,11 +108,12 @@ def _arguments(command: str, run: Callable[..., Any]) -> dict[str, Any]:
         if name not in takes:
             taken = ", ".join(f"--{flag.name}" for flag in (*PARAMETERS, _OUT) if flag.name in (*takes, "out"))
             raise InputError(f"`{command}` has no --{name}. Received: --{name}; it takes {taken}.")
-    for text in given.get("split_factors", ()):
-        if not text.isdecimal():
-            raise InputError(f"--split_factors is no list of whole numbers. Received: {text}; 1,2,4 is one.")
-    if "split_factors" in given:
-        given["split_factors"] = [int(text) for text in given["split_factors"]]
+    for name, example in (("split_factors", "1,2,4"), ("batch_sizes", "1,32")):
+        for text in given.get(name, ()):
+            if not text.isdecimal():
+                raise InputError(f"--{name} is no list of whole numbers. Received: {text}; {example} is one.")
+        if name in given:
+            given[name] = [int(text) for text in given[name]]
     return given
 
 

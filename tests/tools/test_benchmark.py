@@ -9,7 +9,7 @@ import sys
 import pytest
 from absl import flags
 
-from divco_tf.tools.benchmarks import memory
+from divco_tf.tools.benchmarks import latency, memory
 from tests.tools.in_process import TOOLS, fresh_program
 
 
@@ -20,6 +20,12 @@ from tests.tools.in_process import TOOLS, fresh_program
         (["step", "--num_classes=1"], "flag --num_classes=1: "),
         (["step", "--backbone=wide_resent16_8"], "Did you mean wide_resnet16_8"),
         (["memory", "--split_factors=1,x"], "--split_factors is no list of whole numbers. Received: x"),
+        (["latency", "--batch_sizes=1,x"], "--batch_sizes is no list of whole numbers. Received: x; 1,32 is one."),
+        (["latency", "--threads=2"], "Threads are told as intra-op/inter-op. Received: threads=2; 2/2,1/2 works."),
+        (
+            ["latency", "--backbone=resnet110"],
+            "`latency` has no --backbone. Received: --backbone; it takes --backbones",
+        ),
         (["step", "--out=."], "--out is a file. Received: ., a folder; result.json works."),
         (["step", "--out=file/x.json"], "The folder of --out cannot be written"),
         (["stpe"], "Did you mean step?"),
@@ -49,6 +55,21 @@ def test_a_command_gets_the_flags_that_were_given_and_tells_its_table_and_json(d
     kept = json.loads((tmp_path / "result.json").read_text())
     assert kept["command"].endswith(" ".join(arguments) + f" --out={tmp_path / 'result.json'}")
     assert kept["machine"]["cores"] >= 1 and (kept["settings"], kept["systems"]) == ({"steps": 3}, {"x": [1]})
+
+
+def test_a_conclusion_is_the_last_line_behind_the_tables(divco, tmp_path, monkeypatch):
+    got = {}
+
+    @functools.wraps(latency.run)
+    def run(*, report, **given):
+        got.update(given)
+        return {"tables": [(("", "s"), [("x", "1")])], "conclusion": "not faster", "settings": {}, "systems": {}}
+
+    monkeypatch.setattr(latency, "run", run)
+    arguments = ("--split_factors=2,4", "--batch_sizes=1,8", "--threads=2/2,1/2")
+    result = divco("benchmark", "latency", *arguments, f"--out={tmp_path / 'result.json'}")
+    assert (result.status, result.stdout) == (0, "   s\n-  -\nx  1\n\nnot faster\n")
+    assert got == {"split_factors": [2, 4], "batch_sizes": [1, 8], "threads": ["2/2", "1/2"]}
 
 
 def test_every_flag_is_a_parameter_of_a_command_and_has_its_default_there(divco):

@@ -15,7 +15,7 @@ from divco_tf.errors import RunError
 from divco_tf.tools.shared import app
 
 Step = Callable[[], Any]
-_PEAK = "peak"
+_PEAK, _RESULT = "peak", "result"
 _M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD = -1, -3  # of malloc.h
 
 
@@ -30,6 +30,7 @@ class Worker:
       make: returns the step; pickled, so a function of a module or a partial of one.
       cpu_threads: among how many branches the process shares its cores (`runtime.share_cores`); None leaves
         TensorFlow's threads alone.
+      threads: instead, of an operation (intra-op) and operations at once (inter-op).
       report: called with a line when the first step has been taken.
       logical_cpus: into how many devices the process divides its CPU.
       limit: seconds that the worker may take for anything; None: any.
@@ -49,6 +50,7 @@ class Worker:
         *,
         cpu_threads: int | None,
         report: Callable[[str], None],
+        threads: tuple[int, int] | None = None,
         logical_cpus: int = 1,
         limit: float | None = None,
         measures_memory: bool = False,
@@ -57,7 +59,7 @@ class Worker:
         self._name, self._limit = name, limit
         self._pipe, theirs = context.Pipe()
         self._process = context.Process(
-            target=_serve, args=(theirs, cpu_threads, logical_cpus, measures_memory), daemon=True
+            target=_serve, args=(theirs, cpu_threads, threads, logical_cpus, measures_memory), daemon=True
         )
         self._process.start()
         theirs.close()  # or a worker that dies would be waited for
@@ -68,6 +70,10 @@ class Worker:
     def seconds(self, steps: int) -> float:
         """How long some steps take."""
         return self._ask(steps)
+
+    def result(self) -> Any:
+        """What a step returns."""
+        return self._ask(_RESULT)
 
     def _ask(self, request: Any) -> Any:
         with contextlib.suppress(BrokenPipeError):  # `_receive` tells of a process that is gone
@@ -109,20 +115,24 @@ class _Failure:
     told: str
 
 
-def _serve(pipe: Any, cpu_threads: int | None, logical_cpus: int, measures_memory: bool) -> None:
+def _serve(
+    pipe: Any, cpu_threads: int | None, threads: tuple[int, int] | None, logical_cpus: int, measures_memory: bool
+) -> None:
     if measures_memory:
         # oneDNN's allocator, of which TensorFlow reads this, keeps all that it ever had.
         os.environ["TF_ONEDNN_USE_SYSTEM_ALLOCATOR"] = "1"
         keep_freed_memory(False)
     try:
-        _answer(pipe, cpu_threads, logical_cpus, measures_memory)
+        _answer(pipe, cpu_threads, threads, logical_cpus, measures_memory)
     except EOFError:  # whoever asked is gone
         pass
     except Exception as error:
         pipe.send(_Failure(f"{type(error).__name__}: {' '.join(str(error).split())[:300]}"))
 
 
-def _answer(pipe: Any, cpu_threads: int | None, logical_cpus: int, measures_memory: bool) -> None:
+def _answer(
+    pipe: Any, cpu_threads: int | None, threads: tuple[int, int] | None, logical_cpus: int, measures_memory: bool
+) -> None:
     app.load_tensorflow()
     import tensorflow as tf
 
@@ -130,6 +140,9 @@ def _answer(pipe: Any, cpu_threads: int | None, logical_cpus: int, measures_memo
 
     if cpu_threads is not None:
         share_cores(cpu_threads)
+    if threads is not None:
+        tf.config.threading.set_intra_op_parallelism_threads(threads[0])
+        tf.config.threading.set_inter_op_parallelism_threads(threads[1])
     for gpu in tf.config.list_physical_devices("GPU"):  # which several workers share
         tf.config.experimental.set_memory_growth(gpu, True)
     if logical_cpus > 1:
@@ -149,6 +162,9 @@ def _answer(pipe: Any, cpu_threads: int | None, logical_cpus: int, measures_memo
         steps = pipe.recv()
         if steps == _PEAK:
             pipe.send(peak_growth(step))
+            continue
+        if steps == _RESULT:
+            pipe.send(step())
             continue
         if measures_memory:
             keep_freed_memory(True)

@@ -90,6 +90,7 @@ def benchmarks(out: pathlib.Path, *, small: bool) -> Iterator[Part]:
         "step": (f"--backbone={network}", "--split_factor=4", batch, "--xla", *turns),
         "scaling": (*sizes, batch, *turns),
         "memory": (f"--backbone={network}", batch) if small else (),
+        "latency": (f"--backbones={network}", "--split_factors=1,2", *turns) if small else (turns[0],),
         "compile": deep,
         "xla": (*families, *turns),
         "checkpoint": (f"--backbone={largest}", "--split_factor=4", batch, turns[0]),

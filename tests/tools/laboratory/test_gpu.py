@@ -86,5 +86,5 @@ def test_rows_name_configs_that_exist_and_differ(small, data_dir, tmp_path):
 
 def test_the_benchmarks_are_commands_with_a_result_each(tmp_path):
     parts = list(gpu.benchmarks(tmp_path, small=False))
-    assert [part.name for part in parts] == ["step", "scaling", "memory", "compile", "xla", "checkpoint"]
+    assert [part.name for part in parts] == ["step", "scaling", "memory", "latency", "compile", "xla", "checkpoint"]
     assert all(part.arguments[-1] == f"--out={part.result}" for part in parts)
