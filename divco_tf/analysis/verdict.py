@@ -9,6 +9,11 @@ The word is "pays" or "does not pay" if three things hold, and "no difference se
 Holm's correction of the sign-flip test itself would let no table of two comparisons say anything with six seeds, whose
 p is 2/64 at least. As it is, the sign-flip test bounds the mistakes of each comparison, whatever seeds do to it, and
 Student's those of a table.
+
+Measured on simulated S = 1 against S = 1 with six seeds (as for `statistics`): "no difference seen" in 98.4 % of 2,000
+tables of 360 images and 97.2 % of 1,000 of 10,000. A planted difference of two interval widths was found in all of 500
+tables of each, one of one width in 91 %. Of 500 tables of two or eight arms that do not differ from a common one, with
+six, eight or twelve seeds, 2 to 6 % had any other verdict.
 """
 
 import dataclasses
