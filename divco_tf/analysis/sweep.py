@@ -212,12 +212,34 @@ def _row(cell: Cell, experiment: Experiment, model_dir: pathlib.Path, found: Map
             {name: record[name] for name in ("step", "split", "accuracy", "negative_log_likelihood")}
             for record in run.records
         ],
-        **{split: _metrics(each, found) for split, each in found.items()},
+        **{split: _metrics(each) for split, each in found.items()},
+        **({"calibrated": _calibrated(found["held_out"], found["test"])} if len(found) == 2 else {}),
         "versions": versions(),
     }
 
 
-def _metrics(of_split: Outputs, found: Mapping[str, Outputs]) -> dict[str, Any]:
+def _calibrated(held_out: Outputs, test: Outputs) -> dict[str, float]:
+    """What temperatures and prediction sets that were fitted on held-out images make of the test images."""
+    from divco_tf.analysis import calibration, conformal
+    from divco_tf.analysis.predictions import logarithms
+    from divco_tf.training.metrics import expected_calibration_error, negative_log_likelihood
+
+    threshold = conformal.fit_threshold(held_out.probabilities, held_out.labels)
+    sets = conformal.prediction_sets(test.probabilities, threshold)
+    found = {"set_size": conformal.mean_size(sets), "set_coverage": conformal.coverage(sets, test.labels)}
+    ensembles = [logarithms(each.probabilities) for each in (held_out, test)]
+    for name, (before, after) in {"": ensembles, "branch_": [held_out.logits, test.logits]}.items():
+        temperature = calibration.fit_temperature(before, held_out.labels)
+        probabilities = calibration.apply_temperature(after, temperature)
+        found |= {
+            f"{name}temperature": temperature,
+            f"{name}negative_log_likelihood": negative_log_likelihood(probabilities, test.labels),
+            f"{name}expected_calibration_error": expected_calibration_error(probabilities, test.labels),
+        }
+    return found
+
+
+def _metrics(of_split: Outputs) -> dict[str, Any]:
     from divco_tf.analysis.metrics import all_metrics
 
     metrics: dict[str, Any] = all_metrics(of_split.logits, of_split.probabilities, of_split.labels)

@@ -47,6 +47,8 @@ def test_a_row_has_arguments_sizes_metrics_of_both_splits_and_versions(undisturb
     assert row["parameters"] == 2 * 166 and row["multiply_adds"] > 0 and row["steps"] == 8
     assert len(row["test"]["branch_accuracies"]) == 2
     assert {"accuracy", "brier_score", "error_correlation"} <= set(row["test"]) & set(row["held_out"])
+    assert 0.8 < row["calibrated"]["set_coverage"] <= 1 and 1 <= row["calibrated"]["set_size"] <= 10
+    assert row["calibrated"]["negative_log_likelihood"] < row["test"]["negative_log_likelihood"] + 0.02
     assert row["seconds"] > 0 and row["versions"]["divco_tf"]
     assert [point["split"] for point in row["curve"]] == ["held_out"]
 
