@@ -79,10 +79,29 @@ def reliability_curve(
       equal_mass: bins of equally many images instead of equal width. Images of the same confidence share a bin, so that
         the result does not depend on the order of images.
     """
-    bins = fields.checked(bins, fields.Positive, "bins")
     probabilities, labels = checked_predictions(probabilities, labels)
-    confidence = probabilities.max(axis=1)
-    correct = probabilities.argmax(axis=1) == labels
+    confidence, correct = probabilities.max(axis=1), probabilities.argmax(axis=1) == labels
+    return reliability_of(confidence, correct, bins=bins, equal_mass=equal_mass)
+
+
+def reliability_of(
+    confidence: np.ndarray, correct: np.ndarray, *, bins: int = 15, equal_mass: bool = False
+) -> ReliabilityCurve:
+    """`reliability_curve` of answers whose probabilities were not kept.
+
+    Args:
+      confidence: the largest probability of each image `[N]`, 0..1.
+      correct: whether each is answered rightly, bool `[N]`.
+      bins, equal_mass: as there.
+    """
+    bins = fields.checked(bins, fields.Positive, "bins")
+    confidence, correct = np.asarray(confidence, np.float64), np.asarray(correct)
+    fits = confidence.ndim == 1 and confidence.shape == correct.shape and confidence.size and correct.dtype == bool
+    if not fits or not ((confidence >= 0) & (confidence <= 1 + 1e-6)).all():
+        raise InputError(
+            "Answers have the wrong shape or type, are no probabilities, or there are none. Received: confidence "
+            f"{list(confidence.shape)}, correct {correct.dtype} {list(correct.shape)}; pass numbers 0..1 and bools [N]."
+        )
     bin_of_image = _bins_of_equal_mass(confidence, bins) if equal_mass else bins_of_equal_width(confidence, bins)
     count = np.bincount(bin_of_image, minlength=bins)
     mean_confidence, accuracy = (

@@ -169,7 +169,7 @@ class Sweep:
         train(experiment, model_dir=model_dir, data_dir=self.data_dir, options=options, report=report)
         splits = ["held_out"] * bool(experiment.held_out) + ["test"] * self.test
         found = {
-            split: outputs(model_dir, split=split, data_dir=self.data_dir, weights=_weights(experiment))
+            split: outputs(model_dir, split=split, data_dir=self.data_dir, weights=weights_judged(experiment))
             for split in splits
         }
         for kind, save, content in (
@@ -178,24 +178,33 @@ class Sweep:
         ):
             (self.folder / kind).mkdir(exist_ok=True)
             save(self.folder / kind / f"{cell.name}.npz", content)
-        row = _row(cell, experiment, model_dir, found)
+        row = row_of(cell, experiment, model_dir, found)
         before = next((each for each in read_rows(self.folder) if each["cell"] == cell.name), {})
         row["seconds"] = time.monotonic() - started + before.get("seconds", 0.0)
         add_row(self.folder, row)
         return row
 
 
-def _weights(experiment: Experiment) -> str:
+def weights_judged(experiment: Experiment) -> str:
     """Which weights are judged: the moving average where there is one."""
     return "last" if experiment.ema_decay is None else "ema"
 
 
-def _row(cell: Cell, experiment: Experiment, model_dir: pathlib.Path, found: Mapping[str, Outputs]) -> dict[str, Any]:
+def row_of(cell: Cell, experiment: Experiment, model_dir: pathlib.Path, found: Mapping[str, Outputs]) -> dict[str, Any]:
+    """The row of a cell that is done.
+
+    Args:
+      cell: which.
+      experiment: that it trained.
+      model_dir: of its run.
+      found: its outputs by split.
+    """
     from divco_tf.models.sizes import Sizes
     from divco_tf.runs.model_dir import open_model_dir
 
     run, size = open_model_dir(model_dir), experiment.preprocessing.image_size
-    branch = Sizes(num_classes=len(run.class_names), input_shape=(size, size, 3))(run.branch)
+    classes = len(run.class_names)
+    branch = Sizes(num_classes=classes, input_shape=(size, size, 3))(run.branch or experiment.branch_spec(classes))
     return {
         "cell": cell.name,
         "arguments": cell.arguments,

@@ -67,7 +67,12 @@ def missing_flag(name: str, values: Iterable[str]) -> InputError:
 
 
 def run(
-    main: Callable[..., None], *, program: str, commands: Sequence[str] = (), usage: str = "[--flag=value ...]"
+    main: Callable[..., None],
+    *,
+    program: str,
+    commands: Sequence[str] = (),
+    operand: str = "",
+    usage: str = "[--flag=value ...]",
 ) -> None:
     """Parses the flags, runs `main`, and exits the process.
 
@@ -76,6 +81,7 @@ def run(
         (`load_tensorflow`), so that --help and a misspelt name answer at once. Its module's docstring heads --help.
       program: the name in messages, "divco-train".
       commands: what may, and must, stand beside the flags: ("step",) for `divco-benchmark step`.
+      operand: what else must stand there, which `main` is called with: "DIR" for `divco-report DIR`.
       usage: what stands behind the program's name, and command, for --help.
 
     The exit status is 0, also where a reader of stdout has gone (`| head`); 2 after an InputError, a complaint of gin
@@ -86,14 +92,19 @@ def run(
     streams.open_closed()
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
     os.environ["KERAS_BACKEND"] = "tensorflow"  # whatever ~/.keras/keras.json says
-    usage = " ".join(["usage:", program, *(["|".join(commands)] if commands else []), usage])
+    usage = " ".join(["usage:", program, *filter(None, ["|".join(commands), operand]), usage])
     status: int | str | None = 0
     sys.stdout = stdout = streams.Stdout(sys.stdout)
     try:
         app.run(
             functools.partial(_run_main, main, program),
             flags_parser=functools.partial(
-                _parse_flags, program=program, usage=usage, commands=commands, module=sys.modules[main.__module__]
+                _parse_flags,
+                program=program,
+                usage=usage,
+                commands=commands,
+                operand=operand,
+                module=sys.modules[main.__module__],
             ),
         )
     except SystemExit as ended:
@@ -155,9 +166,9 @@ def _run_main(main: Callable[..., None], program: str, arguments: Sequence[str])
 
 
 def _parse_flags(
-    argv: Sequence[str], *, program: str, usage: str, commands: Sequence[str], module: types.ModuleType
+    argv: Sequence[str], *, program: str, usage: str, commands: Sequence[str], operand: str, module: types.ModuleType
 ) -> Sequence[str]:
-    """Parses `argv`; returns what stands beside the flags: one of `commands`, or nothing."""
+    """Parses `argv`; returns what stands beside the flags: one of `commands`, the operand, or nothing."""
     if {"--help", "-help", "-h", "-?"} & set(argv):
         # absl's own --help takes the console script for the program, and exits with 1.
         print(f"{(module.__doc__ or '').strip()}\n\n{usage}", flags.FLAGS.module_help(module), sep="\n")
@@ -180,7 +191,9 @@ def _parse_flags(
         _fail(program, f"Say what to do. Received: no command; one of {', '.join(commands)} works.")
     if commands and arguments[0] not in commands:
         _fail(program, f"Unknown command. Received: {arguments[0]}.{did_you_mean(arguments[0], commands)}")
-    if len(arguments) > bool(commands):
+    if operand and not arguments:
+        _fail(program, f"{operand} is missing. Received: none; {program} {operand} works.")
+    if len(arguments) > bool(commands or operand):
         _fail(program, f"Too many arguments. Received: {arguments[-1]}; the rest is given by flags, as --name=value.")
     if flags.FLAGS["verbosity"].using_default_value:
         flags.FLAGS.verbosity = logging.WARNING  # INFO is TFDS and others telling what they do

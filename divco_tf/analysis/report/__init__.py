@@ -1,0 +1,1 @@
+"""A sweep, or a run, as one HTML page."""
