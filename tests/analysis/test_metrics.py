@@ -70,6 +70,16 @@ def test_reliability_curve_has_the_calibration_error_of_training(seed, bins):
     assert curve.calibration_error == pytest.approx(expected, abs=1e-14)
 
 
+@pytest.mark.parametrize("equal_mass", [False, True])
+def test_reliability_needs_only_how_sure_and_how_right_answers_are(equal_mass):
+    probabilities, labels = random_predictions.one_network(0, 40, 3)
+    expected = metrics.reliability_curve(probabilities, labels, bins=7, equal_mass=equal_mass)
+    correct = probabilities.argmax(axis=1) == labels
+    found = metrics.reliability_of(probabilities.max(axis=1), correct, bins=7, equal_mass=equal_mass)
+    for name in ("confidence", "accuracy", "count"):
+        np.testing.assert_array_equal(getattr(found, name), getattr(expected, name))
+
+
 @quickly
 @given(seed=SEEDS, per_bin=st.integers(1, 5), bins=st.integers(1, 6))
 def test_equal_mass_calibration_error_is_that_of_a_sorted_list_cut_in_equal_parts(seed, per_bin, bins):
@@ -238,6 +248,11 @@ BRANCHES, ENSEMBLE, LABELS = np.zeros([2, 3, 4]), np.full([2, 4], 0.25), np.arra
     [
         (lambda: metrics.top_k_accuracy(ENSEMBLE, LABELS, k=0), "k is out of range. Received: 0"),
         (lambda: metrics.reliability_curve(ENSEMBLE, LABELS, bins=0), "bins is out of range"),
+        (lambda: metrics.reliability_of([0.5], [True], bins=0), "bins is out of range"),
+        (lambda: metrics.reliability_of([0.5, 0.5], [True]), r"confidence \[2\], correct bool \[1\]"),
+        (lambda: metrics.reliability_of([], np.zeros(0, bool)), "there are none"),
+        (lambda: metrics.reliability_of([0.5], [1]), "correct int64"),
+        (lambda: metrics.reliability_of([1.5], [True]), "no probabilities"),
         (lambda: metrics.equal_mass_calibration_error(ENSEMBLE, LABELS, bins=1.5), "bins has another type"),
         (lambda: metrics.classwise_calibration_error(ENSEMBLE, LABELS, bins=-1), "bins is out of range"),
         (lambda: metrics.auroc([], [0.5]), r"Received: float64 \[0\]"),

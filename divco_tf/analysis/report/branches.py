@@ -116,7 +116,7 @@ def told_collapsed(study: Study) -> str:
         if any(flags):
             of_task = study.told(arm.task)
             seeds = "" if all(flags) else f" (in {int(sum(flags))} of {len(flags)} seeds)"
-            found.append(f"{arm.name}{f', {of_task},' * bool(of_task)}{seeds}")
+            found.append(f"{arm.name}{f', {of_task}' * bool(of_task)}{seeds}")
     if found:
-        return f"Collapsed: the branches of {'; '.join(found)} answer as one network."
+        return f"Collapsed, branches that answer as one network: {'; '.join(found)}."
     return "No ensemble has collapsed: nowhere have the branches become one network."

@@ -31,6 +31,7 @@ MARKERS = "osD^vP"
 
 _VARIABLES = {INK: "ink", MUTED: "muted", GRID: "grid", **{colour: f"c{n}" for n, colour in enumerate(COLOURS)}}
 
+_MOST_LINES = 14  # of names beside a plot
 _WIDTH = 4.6  # inches of 72 units: what a telephone shows, at the size that text has here
 _STYLE = {
     **{"font.size": 10, "axes.titlesize": 10, "axes.labelsize": 10, "text.color": INK, "axes.labelcolor": MUTED},
@@ -180,6 +181,8 @@ def label_points(
 ) -> None:
     """Writes names beside points, moved up and down where they would lie on each other.
 
+    None are written where they are too many (`crowded`).
+
     Args:
       axes: whose limits and scales are set.
       points: x and y of each.
@@ -187,7 +190,7 @@ def label_points(
       colours: of each.
       end: points are ends of lines, and names stand in the right margin; else beside each point, where there is room.
     """
-    if not points:
+    if not points or crowded(labels):
         return
     axes.autoscale_view()  # matplotlib puts it off until it draws
     to_axes = axes.transScale + axes.transLimits
@@ -240,10 +243,17 @@ def heat(
         spine.set_visible(False)
 
 
+def crowded(names: Sequence[str]) -> bool:
+    """Whether so many names have no room beside a plot, and a legend is needed."""
+    return sum(wrapped(name).count("\n") + 1 for name in names) > _MOST_LINES
+
+
 def wrapped(name: str, width: int = 22) -> str:
-    """A name on as many lines as it needs, broken behind commas."""
+    """A name on as many lines as it needs, broken behind commas; a part that is too long loses its middle."""
     lines: list[str] = []
     for part in name.split(", "):
+        if len(part) > width:
+            part = f"{part[: width // 2]}…{part[1 - width // 2 :]}"
         if lines and len(lines[-1]) + len(part) + 2 <= width:
             lines[-1] += f", {part}"
         else:

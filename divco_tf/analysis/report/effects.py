@@ -137,8 +137,9 @@ def headline(study: Study, found: Sequence[Effect]) -> str:
         said = {PAYS: "All {} pay", DOES_NOT_PAY: "None of {} pays", NOTHING_SEEN: "None of {} shows a difference"}
         counts = said[largest.verdict.word].format(f"{len(found)} comparisons")
     else:
-        said = {PAYS: "{} pay", DOES_NOT_PAY: "{} do not pay", NOTHING_SEEN: "{} show no difference"}
-        told = [said[word].format(words[word]) for word in said if words[word]]
+        one = {PAYS: "1 pays", DOES_NOT_PAY: "1 does not pay", NOTHING_SEEN: "1 shows no difference"}
+        more = {PAYS: "{} pay", DOES_NOT_PAY: "{} do not pay", NOTHING_SEEN: "{} show no difference"}
+        told = [(one if words[word] == 1 else more)[word].format(words[word]) for word in one if words[word]]
         counts = f"Of {len(found)} comparisons {', '.join(told[:-1])} and {told[-1]}"
     return f"{counts}. The largest: {largest.verdict.sentence}."
 

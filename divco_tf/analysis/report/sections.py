@@ -71,8 +71,17 @@ def _differences(study: Study, found: Effects) -> Section | None:
         "not, if its interval excludes 0, the sign-flip test over seeds has p ≤ 0.05, and so has Student’s t test "
         "after Holm’s correction for all rows. “Seen from” is the difference that would have been seen with 80 % power."
     )
-    parts = [figures(plots), whole, paragraph(told, kind="note")]
+    parts = [_needed_legend(study), figures(plots), whole, paragraph(told, kind="note")]
     return Section("differences", f"Against {study.baseline}", parts)
+
+
+def _legend(study: Study) -> str:
+    return legend(drawing.looks(study.names, study.baseline))
+
+
+def _needed_legend(study: Study) -> str:
+    """Where names stand beside lines, unless there are too many."""
+    return _legend(study) if drawing.crowded(study.names) else ""
 
 
 def _compared(of_label: Mapping[str, Effect]) -> Iterator[str]:
@@ -140,8 +149,7 @@ def _costs(study: Study, latencies: Records, published: Records) -> Section | No
     if plots := costs.cost_plots(study, latencies):
         told = "Means over seeds; lines are 95 % intervals over seeds (Student’s t)."
         by_quality = [[plot for plot in plots if plot.name.startswith(quality)] for quality in ("accuracy", "negative")]
-        marks = legend(drawing.looks(study.names, study.baseline))
-        parts += [paragraph(told, kind="note"), marks, *map(figures, by_quality)]
+        parts += [paragraph(told, kind="note"), _legend(study), *map(figures, by_quality)]
     if latencies and not any(costs.latency_of(study.arms, latencies, each["batch_size"]) for each in latencies):
         parts.append(paragraph("No latency is of an arm here: backbone, S or parameters differ.", kind="note"))
     if plots := costs.published_plots(study, published):
@@ -154,7 +162,7 @@ def _confidence(study: Study) -> Section | None:
         figures([draw(f"{name}-{place}", study, task) for place, task in enumerate(study.tasks)])
         for name, draw in (("reliability", quality.reliability_plot), ("risk", quality.risk_coverage_plot))
     ]
-    return Section("confidence", "Confidence", parts) if any(parts) else None
+    return Section("confidence", "Confidence", [_needed_legend(study), *parts]) if any(parts) else None
 
 
 def _branches(study: Study) -> Section | None:
@@ -211,7 +219,7 @@ def _learning(study: Study) -> Section | None:
         )
         for metric, label, scale in (("accuracy", "Accuracy, %", 100), ("negative_log_likelihood", "NLL, nats", 1))
     ]
-    return Section("learning", "Learning", parts) if any(parts) else None
+    return Section("learning", "Learning", [_needed_legend(study), *parts]) if any(parts) else None
 
 
 def _focus(study: Study) -> Arm | None:

@@ -6,6 +6,7 @@ import re
 import subprocess
 import sys
 import textwrap
+from typing import Any
 
 import pytest
 
@@ -46,8 +47,8 @@ def main(command=None):
     print(f"ran {command}")
 
 
-def run(commands=()):
-    app.run(main, program="divco-toy", commands=commands)
+def run(**beside):
+    app.run(main, program="divco-toy", **beside)
 '''
 
 
@@ -57,9 +58,9 @@ def divco_toy(toy_configs, monkeypatch, capfd):
     (toy_configs.parent / "toy.py").write_text(PROGRAM)
     programs = Programs(monkeypatch, capfd, toy_configs.parent)
 
-    def run(*arguments: str, commands: tuple[str, ...] = ()) -> Result:
+    def run(*arguments: str, **beside: Any) -> Result:
         config = () if any("--config" in argument for argument in arguments) else ("--config=none",)
-        return programs("toy", *config, *arguments, commands=commands)
+        return programs("toy", *config, *arguments, **beside)
 
     return run
 
@@ -139,6 +140,12 @@ def test_a_command_is_handed_to_main(divco_toy):
 def test_a_missing_or_misspelt_command_is_refused(divco_toy):
     assert "step" in one_line(divco_toy("--model_dir=x", commands=("step",)))
     assert "Did you mean step?" in one_line(divco_toy("stpe", "--model_dir=x", commands=("step",)))
+
+
+def test_an_operand_is_handed_to_main_and_must_be_there(divco_toy):
+    assert divco_toy("folder", "--model_dir=x", operand="DIR").stdout == "ran folder\n"
+    assert "DIR is missing. Received: none; divco-toy DIR works." in one_line(divco_toy("--model_dir=x", operand="DIR"))
+    assert "Too many arguments. Received: b" in one_line(divco_toy("a", "b", "--model_dir=x", operand="DIR"))
 
 
 @pytest.mark.parametrize(
