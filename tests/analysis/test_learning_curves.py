@@ -54,6 +54,15 @@ def test_two_sizes_have_an_exponent_of_one_half():
     assert (fitted.limit, fitted.scale, fitted.exponent) == pytest.approx((0.04, 8.0, 0.5), abs=1e-4)
 
 
+@pytest.mark.parametrize("exponent", [0.35, 0.65])
+def test_what_two_sizes_do_not_say_about_the_exponent_is_in_the_interval(exponent):
+    planted = PowerLaw(0.04, 0.3 * 1000**exponent, exponent)
+    errors = curve(planted, sizes=[1000, 4000])
+    arm = learning_curves.predict({"S=1": errors}, sizes=[1000, 4000], images=FULL).arms["S=1"]
+    assert arm.low < planted(FULL) < arm.high
+    assert abs(arm.error - planted(FULL)) > 0.01
+
+
 @pytest.mark.parametrize(
     "means",
     [
