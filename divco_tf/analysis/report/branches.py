@@ -77,30 +77,37 @@ def matrices(judged: Sequence[Judged]) -> tuple[np.ndarray, np.ndarray]:
     return np.mean(disagreement, axis=0), np.mean(correlation, axis=0)
 
 
+def matrices_plots(study: Study, arms: Sequence[Arm]) -> list[Plot]:
+    """Both matrices of each arm, side by side, in colours that mean the same for all."""
+    found = [matrices(arm.judged) for arm in arms]
+    most = max((disagreement.max() for disagreement, _ in found), default=0.0)
+    return [
+        _matrices_plot(f"diversity-{place}", study.label(arm), *both, most)
+        for place, (arm, both) in enumerate(zip(arms, found, strict=True))
+    ]
+
+
 @drawing.styled
-def matrices_plot(name: str, study: Study, arm: Arm) -> Plot:
-    """Both matrices of an arm, side by side."""
-    disagreement, correlation = matrices(arm.judged)
+def _matrices_plot(name: str, label: str, disagreement: np.ndarray, correlation: np.ndarray, most: float) -> Plot:
     size = len(disagreement)
     figure, both = drawing.axes(2.7, columns=2)
-    scales = ((100 * disagreement, "Answers differ, %", "Blues", 0), (correlation, "Errors correlate", "Oranges", 2))
-    for axes, (values, title, colours, digits) in zip(both, scales, strict=True):
+    scales = (
+        (100 * disagreement, "Answers differ, %", "Blues", 150 * most, 0),
+        (correlation, "Errors correlate", "Oranges", 1.0, 2),
+    )
+    for axes, (values, title, colours, darkest, digits) in zip(both, scales, strict=True):
         pairs = np.where(np.eye(size, dtype=bool), np.nan, np.maximum(values, 0))
-        most = 1.0 if digits else 1.5 * np.nanmax(pairs, initial=0.0)
-        numbers = np.where(np.eye(size, dtype=bool), np.nan, values)
-        drawing.heat(
-            axes, pairs, numbers=numbers if size <= MOST_BRANCHES else None, colours=colours, most=most, digits=digits
-        )
+        numbers = np.where(np.eye(size, dtype=bool), np.nan, values) if size <= MOST_BRANCHES else None
+        drawing.heat(axes, pairs, numbers=numbers, colours=colours, most=darkest, digits=digits)
         if size <= MOST_BRANCHES:
             axes.set_xticks(np.arange(size) + 0.5, range(size))
             axes.set_yticks(np.arange(size) + 0.5, range(size))
         axes.set_title(title)
         axes.set_xlabel("Branch")
-    told = study.told(arm.task)
     rows = [(i, j, disagreement[i, j], correlation[i, j]) for i in range(size) for j in range(size) if i < j]
     return Plot(
         name,
-        f"Diversity of {arm.name}" + f", {told}" * bool(told),
+        f"Diversity of {label}",
         "Of each pair of branches; means over seeds. Pairs that differ often and err apart make a better ensemble.",
         figure,
         ("branch", "other branch", "share of images with different answers", "error correlation"),
@@ -112,11 +119,9 @@ def told_collapsed(study: Study) -> str:
     """Which ensembles have become one network, in a sentence."""
     found = []
     for arm in study.arms:
-        flags = arm.values("collapsed") if arm.split_factor > 1 else []
-        if any(flags):
-            of_task = study.told(arm.task)
+        if any(flags := arm.values("collapsed")):
             seeds = "" if all(flags) else f" (in {int(sum(flags))} of {len(flags)} seeds)"
-            found.append(f"{arm.name}{f', {of_task}' * bool(of_task)}{seeds}")
+            found.append(f"{study.label(arm)}{seeds}")
     if found:
         return f"Collapsed, branches that answer as one network: {'; '.join(found)}."
     return "No ensemble has collapsed: nowhere have the branches become one network."

@@ -110,7 +110,7 @@ def effects(study: Study, measure: Measure) -> list[Effect]:
     for arm in study.arms:
         baseline = study.baseline_of(arm.task)
         if baseline is not None and arm is not baseline:
-            pairs[", ".join(filter(None, [arm.name, study.told(arm.task)]))] = arm, baseline
+            pairs[study.label(arm)] = arm, baseline
     if measure.scores is None:
         return [effect for label, pair in pairs.items() for effect in _of_rows(label, *pair, measure)]
     return _of_images(pairs, measure)

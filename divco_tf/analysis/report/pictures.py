@@ -32,8 +32,7 @@ def pictures(study: Study, arm: Arm, *, data_dir: str | None) -> list[str]:
     source, why = _source(study, arm, judged, data_dir)
     count = 1 + int(max(judged.labels.max(), judged.classes.max(), judged.branch_classes.max()))
     names = class_names(study, arm.task, count) if source is None else source.class_names
-    told = ", ".join(filter(None, [arm.name, study.told(arm.task), f"seed {result.seed}"]))
-    parts = [paragraph(f"Of {told}.{f' Images are not shown: {why}' * bool(why)}")]
+    parts = [paragraph(f"Of {study.label(arm)}, seed {result.seed}.{f' Images are not shown: {why}' * bool(why)}")]
     differ = np.argsort(-judged.disagreement, kind="stable")[:MOST_IMAGES]
     differ = [index for index in differ if len(set(judged.branch_classes[index])) > 1]
     if judged.branch_classes.shape[1] > 1:

@@ -133,10 +133,9 @@ def confusion_plot(name: str, study: Study, arm: Arm) -> Plot:
     axes.set_ylabel("Right class")
     pairs = np.argwhere(counts if few else np.where(np.eye(len(counts), dtype=bool), 0, counts))
     rows = [(names[i], names[j], int(counts[i, j]), shares[i, j]) for i, j in pairs]
-    more = f" ({study.told(arm.task)})" * bool(study.told(arm.task))
     return Plot(
         name,
-        f"Confusion of {arm.name}{more}",
+        f"Confusion of {study.label(arm)}",
         "Percent of the images of a row’s class that got each answer; wrong ones are coloured. All seeds together.",
         figure,
         ("right class", "answer", "images", "% of the class"),

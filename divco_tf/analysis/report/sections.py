@@ -58,7 +58,7 @@ def _differences(study: Study, found: Effects) -> Section | None:
     for name, of_measure in found.items():
         for effect in of_measure:
             by_label.setdefault(effect.label, {})[name] = effect
-    head = ("Arm", "Seeds", "Accuracy, points", "", "Seen from, points", "Log-likelihood, nats", "")
+    head = ("Arm", "Seeds", "Accuracy, points", "Verdict", "Seen from, points", "Log-likelihood, nats", "Verdict")
     numbers = [(name, *row) for name, of_measure in found.items() for row in differences.rows(of_measure)]
     whole = table(
         (*head, "Calibration error avoided, points"),
@@ -100,12 +100,10 @@ def _compared(of_label: Mapping[str, Effect]) -> Iterator[str]:
 def _arms(study: Study) -> Section | None:
     if not study.arms:
         return None
-    several = len(study.tasks) > 1
-    head = ("Arm", *["Task"] * several, "Seeds", "Accuracy, %", "NLL, nats", "Calibration error, %")
+    head = ("Arm", "Seeds", "Accuracy, %", "NLL, nats", "Calibration error, %")
     whole = table(
         (*head, "Parameters, M", "Multiply-adds, M", "Seconds a step"),
-        [[arm.name, *[study.told(arm.task)] * several, str(len(arm.results)), *_numbers(arm)] for arm in study.arms],
-        texts=1 + several,
+        [[study.label(arm), str(len(arm.results)), *_numbers(arm)] for arm in study.arms],
         numbers=_of_cells("cells", study, [name for name, *_ in _METRICS]),
     )
     told = (
@@ -170,17 +168,8 @@ def _branches(study: Study) -> Section | None:
     members = [branches.members_plot(f"members-{place}", study, task) for place, task in enumerate(study.tasks)]
     if not ensembles and not any(members):
         return None
-    several = len(study.tasks) > 1
-    rows = [
-        [arm.name, *[study.told(arm.task)] * several, *_diverse(arm)]
-        for arm in study.arms
-        if arm.split_factor > 1 or arm in ensembles
-    ]
+    rows = [[study.label(arm), *_diverse(arm)] for arm in study.arms if arm.split_factor > 1 or arm in ensembles]
     shown = ensembles if len(ensembles) <= branches.MOST_MATRICES else [study.focus(task) for task in study.tasks]
-    matrices = [
-        branches.matrices_plot(f"diversity-{place}", study, arm)
-        for place, arm in enumerate(arm for arm in shown if arm in ensembles)
-    ]
     told = (
         "Means over pairs of branches and over seeds, with intervals over seeds. Where errors do not correlate (0), "
         "averaging helps most; where all are in common (1), it cannot help. Gains are shares of images, and nats."
@@ -189,13 +178,12 @@ def _branches(study: Study) -> Section | None:
         figures(members),
         paragraph(branches.told_collapsed(study)),
         table(
-            ("Arm", *["Task"] * several, *branches.DIVERSITY.values(), "Collapsed"),
+            ("Arm", *branches.DIVERSITY.values(), "Collapsed"),
             rows,
-            texts=1 + several,
             numbers=_of_cells("diversity", study, (*branches.DIVERSITY, *branches.MORE_DIVERSITY)),
         ),
         paragraph(told, kind="note"),
-        figures(matrices),
+        figures(branches.matrices_plots(study, [arm for arm in shown if arm in ensembles])),
     ]
     return Section("branches", "Branches", parts)
 

@@ -143,6 +143,10 @@ class Study:
             key=lambda arm: (arm.split_factor == 1, arm.name == self.baseline, arm.extras, -arm.split_factor),
         )
 
+    def label(self, arm: Arm) -> str:
+        """An arm's name, and what tells its task from the others."""
+        return ", ".join(filter(None, [arm.name, self.told(arm.task)]))
+
     def told(self, task: Task) -> str:
         """A task, by what tells it from the others; empty where it is the only one."""
         tasks = self.tasks
