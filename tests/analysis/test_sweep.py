@@ -123,7 +123,7 @@ def test_a_cell_that_fails_is_a_row_with_its_reason_and_the_others_are_run(tmp_p
 
     def succeeds(cell):
         again.append(cell.name)
-        add_row(tmp_path, {"cell": cell.name, "status": "done"})
+        add_row(tmp_path, {"cell": cell.name, "status": "done", "test": {}})
 
     sweep(tmp_path, ["split_factor=1,2; epochs=1"]).run(run_cell=succeeds, retry_failed=True, report=lines.append)
     assert again == ["split_factor=2,epochs=1"]
@@ -172,7 +172,7 @@ def _share(folder, count, log):
     def run_cell(cell):
         with open(log, "a") as file:
             file.write(cell.name + "\n")
-        add_row(pathlib.Path(folder), {"cell": cell.name, "status": "done"})
+        add_row(pathlib.Path(folder), {"cell": cell.name, "status": "done", "test": {}})
 
     sweep(pathlib.Path(folder), [f"seed=0..{count - 1}"]).run(run_cell=run_cell, report=lambda line: None)
 
@@ -194,14 +194,14 @@ def test_a_cell_that_another_process_has_is_left_to_it(tmp_path):
 
     def theirs_runs(cell):
         done.append(("theirs", cell.name))
-        add_row(tmp_path, {"cell": cell.name, "status": "done"})
+        add_row(tmp_path, {"cell": cell.name, "status": "done", "test": {}})
 
     def mine_runs(cell):
         done.append(("mine", cell.name))
         if cell.name == "seed=0":  # meanwhile the other process comes by
             assert not theirs._run_if_free(cell, theirs_runs, set(), lambda line: None)
             assert theirs._run_if_free(theirs.cells[1], theirs_runs, set(), lambda line: None)
-        add_row(tmp_path, {"cell": cell.name, "status": "done"})
+        add_row(tmp_path, {"cell": cell.name, "status": "done", "test": {}})
 
     mine.run(run_cell=mine_runs, report=lambda line: None)
     assert done == [("mine", "seed=0"), ("theirs", "seed=1")]
