@@ -7,6 +7,8 @@ and predicts. The same command goes on where it stopped. OUT is the folder of a 
 
 import dataclasses
 import pathlib
+import shlex
+import sys
 from typing import TYPE_CHECKING
 
 from absl import flags
@@ -128,6 +130,7 @@ def _planned(experiment: "Experiment", source: "Source", split_factors: list[int
 def _tell(sweep: "Sweep", images: int) -> None:
     from divco_tf.analysis.advice import advise, gathered
     from divco_tf.analysis.judged import load_judged
+    from divco_tf.analysis.report.page import report
     from divco_tf.analysis.results import read_rows
 
     rows = read_rows(sweep.folder)
@@ -138,6 +141,10 @@ def _tell(sweep: "Sweep", images: int) -> None:
     judged = {name: load_judged(sweep.folder / "judged" / f"{name}.npz")["test"] for name in names}
     advice = advise(gathered(rows, judged, images=images), images=images)
     print(*advice.sentences, sep="\n")
+    page = sweep.folder / "report.html"
+    told = shlex.join(["divco-advise", *sys.argv[1:]])
+    files.write_text(page, report(sweep.folder, data_dir=_DATA_DIR.value, command=told))
+    print(f"with plots and tables: {page}")
 
 
 def run() -> None:
