@@ -111,7 +111,6 @@ def test_errors_are_means_of_a_worked_example():
         ({"predict": lambda images: predict(images) * 9}, "outside 0..1"),
         ({"source": ArraySource(np.zeros((1, 4, 4, 3), np.uint8), [0], ("a",))}, "image_size=4"),
     ],
-    ids=str,
 )
 def test_bad_input_is_refused_in_one_line(options, says):
     options = {"predict": predict, "source": DIGITS, "families": ("fog",), "severities": (1,)} | options
