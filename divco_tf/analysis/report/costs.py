@@ -128,7 +128,7 @@ def _cost_plot(
         for interval in [y[id(arm)]]
     ]
     head = ("arm", "dataset", "backbone", "training images", "seeds", label, y_label, "low", "high")
-    title = f"{y_label.partition(',')[0]} against {label.partition(',')[0].lower()}"
+    title = f"{y_label.partition(',')[0]} against {label.partition(',')[0].removesuffix(' an image').lower()}"
     return Plot(name, title, "", figure, head, rows)
 
 
@@ -160,7 +160,7 @@ def _published_plot(name: str, dataset: str, rows: Sequence[Mapping[str, Any]], 
     table = [(of, factor, x, y) for of, line in lines.items() for x, y, factor in line]
     return Plot(
         name,
-        f"Published for {dataset}: accuracy against {label.partition(',')[0].lower()}",
+        f"Published for {dataset}: accuracy against {label.partition(',')[0].removesuffix(' an image').lower()}",
         "As the paper prints them, by another recipe and with other backbones: a reference, no comparison.",
         figure,
         ("row", "S", label, "top-1 accuracy, %"),

@@ -83,7 +83,7 @@ def table(
         name, *content = numbers
         link = f"<p>{_download(name, csv_link(*content))}</p>"
     whole = f"<table><thead><tr>{columns}</tr></thead>\n<tbody>{body}</tbody></table>"
-    return f'<div class="scroll" tabindex="0">{whole}</div>{link}\n'
+    return f'<div class="scroll" tabindex="0" role="region" aria-label="Table">{whole}</div>{link}\n'
 
 
 def interval_cell(interval: Interval, decimals: int, *, sign: bool = False) -> Markup:

@@ -93,10 +93,12 @@ def _card(index: int, judged: Judged, names: Sequence[str], source: Source | Non
         alt = escaped(f"{label}, answered {answer}")
         picture = f'<img{kind} alt="{alt}" width="96" height="96" src="{thumbnail(image)}">'
     lines = {"Right": escaped(label)}
-    lines["Answer"] = _answer(answer, judged.correct[index], f", {100 * judged.confidence[index]:.0f} %")
+    lines["Answer"] = _answer(
+        answer, judged.correct[index], f", {100 * judged.confidence[index]:.0f}\N{NO-BREAK SPACE}%"
+    )
     if judged.branch_classes.shape[1] > 1:
         answers = judged.branch_classes[index]
-        lines["Branches"] = " ".join(_answer(names[each], each == judged.labels[index]) for each in answers)
+        lines["Branches"] = ", ".join(_answer(names[each], each == judged.labels[index]) for each in answers)
     told = "".join(f"<div><dt>{key}</dt><dd>{value}</dd></div>" for key, value in lines.items())
     return f'<li title="image {index}">{picture}<dl>{told}</dl></li>'
 

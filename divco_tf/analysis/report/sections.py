@@ -160,7 +160,45 @@ def _confidence(study: Study) -> Section | None:
         figures([draw(f"{name}-{place}", study, task) for place, task in enumerate(study.tasks)])
         for name, draw in (("reliability", quality.reliability_plot), ("risk", quality.risk_coverage_plot))
     ]
-    return Section("confidence", "Confidence", [_needed_legend(study), *parts]) if any(parts) else None
+    if any(parts):
+        parts.insert(0, _needed_legend(study))
+    if study.split == "test" and any(arm.of_row("calibrated") for arm in study.arms):
+        parts += _calibrated(study)
+    return Section("confidence", "Confidence", parts) if any(parts) else None
+
+
+_CALIBRATED = (  # of rows, with head, scale and decimals
+    ("temperature", "Temperature", 1, 3),
+    ("negative_log_likelihood", "NLL then, nats", 1, 3),
+    ("expected_calibration_error", "Calibration error then, %", 100, 2),
+    ("set_size", "Classes a set", 1, 2),
+    ("set_coverage", "Sets with the right class, %", 100, 2),
+)
+
+
+def _calibrated(study: Study) -> list[str]:
+    """What temperatures and prediction sets make of the test images, in a table."""
+    told = (
+        "A temperature and prediction sets, fitted on held-out images and applied to the test images. A set holds the "
+        "classes that are likely enough for 90 % of sets to have the right one among them; smaller is better."
+    )
+    rows = [[study.label(arm), *_after(arm)] for arm in study.arms if arm.of_row("calibrated")]
+    names = next(arm.of_row("calibrated")[0] for arm in study.arms if arm.of_row("calibrated"))
+    numbers = [
+        (result.row["cell"], arm.name, study.told(arm.task), result.seed, *map(result.row["calibrated"].get, names))
+        for arm in study.arms
+        for result in arm.results
+        if result.row.get("calibrated")
+    ]
+    head = ("Arm", *(head for _, head, _, _ in _CALIBRATED))
+    whole = table(head, rows, numbers=("calibrated", ("cell", "arm", "task", "seed", *names), numbers))
+    return [whole, paragraph(told, kind="note")]
+
+
+def _after(arm: Arm) -> Iterator[str]:
+    found = arm.of_row("calibrated")
+    for name, _, scale, decimals in _CALIBRATED:
+        yield interval_cell(over_seeds([each[name] for each in found]).scaled(scale), decimals)
 
 
 def _branches(study: Study) -> Section | None:

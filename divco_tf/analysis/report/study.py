@@ -64,7 +64,8 @@ class Arm:
     """A setting, trained with some seeds.
 
     Attributes:
-      name: "S=4, loss=none": S, and what varies between arms of a task, by the last part of its path if that is clear.
+      name: "S=4, loss=none": S, and what varies between arms of a task, by the last part of its path if that is clear;
+        of what is True the name alone.
       task: among whose arms it is.
       results: one a seed, in the order of seeds.
       extras: how many settings differ from the sweep's experiment, S aside: a plain arm has none.
@@ -89,8 +90,8 @@ class Arm:
         """Of a metric, one a seed, of those that have it."""
         return [result.metrics[metric] for result in self.results if metric in result.metrics]
 
-    def of_row(self, name: str) -> list[float]:
-        """Of a number in the rows, one a seed, of those that have it."""
+    def of_row(self, name: str) -> list[Any]:
+        """What the rows have under a name, one a seed, of those that have it."""
         return [result.row[name] for result in self.results if result.row.get(name) is not None]
 
 
@@ -289,12 +290,13 @@ def _naming(rows: Sequence[Mapping[str, Any]]) -> list[str]:
 
 def _name(row: Mapping[str, Any], keys: Sequence[str]) -> str:
     settings, last = _settings(row), [key.rpartition(".")[2] for key in keys]
-    told = [
-        f"{short if last.count(short) == 1 else key}={settings[key]}"
+    told = {
+        short if last.count(short) == 1 else key: settings[key]
         for key, short in zip(keys, last, strict=True)
         if key in settings
-    ]
-    return ", ".join([f"S={row['split_factor']}", *told])
+    }
+    values = (key if value is True else f"{key}={value}" for key, value in told.items())
+    return ", ".join([f"S={row['split_factor']}", *values])
 
 
 def _extras(row: Mapping[str, Any], keys: Sequence[str], experiment: Mapping[str, Any]) -> int:

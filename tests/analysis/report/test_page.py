@@ -25,7 +25,8 @@ SECTIONS = [
     "failed",
     "made",
 ]
-VOID = {"meta", "link", "img", "wbr", "br"}
+VOID = {"meta", "link", "img", "wbr"}
+INLINE = {"b", "span", "wbr"}
 
 
 class Page(html.parser.HTMLParser):
@@ -37,9 +38,10 @@ class Page(html.parser.HTMLParser):
         self.feed(text)
         self.close()
         assert not self._open
-        self.text = " ".join(" ".join(self.words).split())
+        self.text = " ".join("".join(self.words).split())
 
     def handle_starttag(self, tag, attributes):
+        self.words += [" "] * (tag not in INLINE)
         attributes = dict(attributes)
         self.ids += [attributes["id"]] if "id" in attributes else []
         self.addresses += [attributes[name] for name in ("href", "src", "xlink:href") if name in attributes]
@@ -52,6 +54,7 @@ class Page(html.parser.HTMLParser):
         self.handle_endtag(tag)
 
     def handle_endtag(self, tag):
+        self.words += [" "] * (tag not in INLINE)
         if tag not in VOID:
             assert self._open.pop() == tag
 
@@ -69,7 +72,11 @@ def grown(tmp_path_factory):
     """A sweep with all that a report tells of."""
     place = tmp_path_factory.mktemp("sweeps") / "grown"
     failures = [{"split_factor": 3, "seed": 0}]
-    return synthetic.sweep(place, seeds=range(2), amounts=(500, 2000), curve=3, failures=failures)
+    calibrated = {"temperature": 1.25, "negative_log_likelihood": 0.4, "expected_calibration_error": 0.02}
+    calibrated |= {"set_size": 1.5, "set_coverage": 0.91}
+    return synthetic.sweep(
+        place, seeds=range(2), amounts=(500, 2000), curve=3, failures=failures, calibrated=calibrated
+    )
 
 
 @pytest.fixture(scope="module")
@@ -108,8 +115,12 @@ def test_the_verdict_versions_command_and_failures_are_told(page):
     assert "None of 4 comparisons shows a difference. The largest: S=4" in page.text
     assert "divco-report 'a folder' --out x.html" in page.text
     assert "python 3.11.7, divco_tf 0.3.0" in page.text
-    assert "split_factor= 3,seed= 0 the loss is not finite" in page.text
+    assert "split_factor=3,seed=0 the loss is not finite" in page.text
     assert "12 done, 1 failed" in page.text
+
+
+def test_temperatures_and_prediction_sets_are_told_where_rows_have_them(page):
+    assert "Sets with the right class, % S=1, 500 images 1.250 1.250 to 1.250 0.400 0.400 to 0.400" in page.text
 
 
 def test_the_same_input_is_the_same_page(grown, text):
@@ -120,7 +131,7 @@ def test_branches_answers_stand_beneath_the_images_they_disagree_on(page, grown)
     source = open_source("digits", "test")
     found = judged(synthetic.outputs(source.labels, split_factor=4, skill=6.5 + 0.8 * np.log(2)))
     most = int(np.argmax(found.disagreement.astype(np.float16)))
-    told = " ".join(map(str, found.branch_classes[most]))
+    told = ", ".join(map(str, found.branch_classes[most]))
     assert f"Right {source.labels[most]}" in page.text and f"Branches {told}" in page.text
     assert thumbnail(source.read(most)) in page.addresses
 

@@ -35,6 +35,8 @@ def test_a_name_tells_what_varies_by_the_last_part_of_its_path_where_that_is_cle
     found = study(*(row({**arm, "epochs": 3}) for arm in (JS, NONE)))
     assert found.names == ["S=4, loss=js", "S=4, loss=none"]
     assert found.common == {"split_factor": 4, "epochs": 3}
+    flags = study(*(row({"split_factor": 4, "identical_views": flag}) for flag in (False, True)))
+    assert flags.names == ["S=4, identical_views", "S=4, identical_views=False"]
     twice = study(*(row({"split_factor": 1, "a.rate": rate, "b.rate": rate + 1}) for rate in (1, 2)))
     assert twice.names == ["S=1, a.rate=1, b.rate=2", "S=1, a.rate=2, b.rate=3"]
 
