@@ -89,7 +89,7 @@ def _over_data(
     axes.xaxis.set_minor_locator(NullLocator())
     axes.grid(False, axis="x")
     axes.set_xlabel("Training images")
-    axes.set_ylabel(f"Better than {baseline}:\n{measure.label}")
+    axes.set_ylabel(f"{_better(baseline)}:\n{measure.label}")
     drawing.label_points(axes, ends, list(lines), [looks[arm].colour for arm in lines], end=True)
     return Plot(
         name,
@@ -112,7 +112,7 @@ def _arm_by_arm(
         style = {"color": look.colour, "marker": look.marker, "markersize": 7, "elinewidth": 2.2}
         axes.errorbar([effect.interval.mean], [-place], xerr=bars([effect.interval]), **style)
     axes.margins(x=0.08)
-    axes.set_xlabel(f"Better than {baseline}: {measure.label} →")
+    axes.set_xlabel(f"{_better(baseline)}: {measure.label} →")
     return Plot(
         name,
         _title(measure, baseline, "arm by arm", more),
@@ -121,6 +121,11 @@ def _arm_by_arm(
         HEAD,
         rows(found),
     )
+
+
+def _better(baseline: str) -> str:
+    """Of an axis, which has room for a short name."""
+    return f"Better than {baseline if len(baseline) <= 12 else 'the baseline'}"
 
 
 def _title(measure: Measure, baseline: str, how: str, more: str) -> str:

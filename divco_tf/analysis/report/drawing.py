@@ -283,8 +283,7 @@ def _svg_text(figure: "Figure", name: str) -> str:
 
     content = io.StringIO()
     with matplotlib.style.context(["default", _STYLE, {"svg.hashsalt": name}]):
-        metadata = {"Date": None, "Creator": None, "Format": None, "Type": None}
-        figure.savefig(content, format="svg", transparent=True, metadata=metadata)
+        figure.savefig(content, format="svg", transparent=True)
     text = content.getvalue()
     text = text[text.index("<svg ") :]
     for unneeded in ("<metadata>.*?</metadata>", "<!--.*?-->", r"<defs>\s*<style.*?</defs>"):

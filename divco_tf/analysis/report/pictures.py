@@ -93,9 +93,8 @@ def _card(index: int, judged: Judged, names: Sequence[str], source: Source | Non
         alt = escaped(f"{label}, answered {answer}")
         picture = f'<img{kind} alt="{alt}" width="96" height="96" src="{thumbnail(image)}">'
     lines = {"Right": escaped(label)}
-    lines["Answer"] = _answer(
-        answer, judged.correct[index], f", {100 * judged.confidence[index]:.0f}\N{NO-BREAK SPACE}%"
-    )
+    sure = f", {100 * judged.confidence[index]:.0f}\N{NO-BREAK SPACE}%"
+    lines["Answer"] = _answer(answer, judged.correct[index], sure)
     if judged.branch_classes.shape[1] > 1:
         answers = judged.branch_classes[index]
         lines["Branches"] = ", ".join(_answer(names[each], each == judged.labels[index]) for each in answers)

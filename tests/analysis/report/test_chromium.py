@@ -30,7 +30,8 @@ def page(tmp_path_factory):
     folder = synthetic.sweep(
         place / "grown", arms=arms, seeds=range(2), amounts=(500, 2000), curve=3, failures=[{"split_factor": 3}]
     )
-    (place / "page.html").write_text(report(folder, command="divco-report " + "a-folder-with-a-long-name/" * 8))
+    long = {"baseline": "S=2, a_setting_with_a_long_name=and_a_value_as_long_as_that"}
+    (place / "page.html").write_text(report(folder, **long, command="divco-report " + "a-folder-with-a-long-name/" * 8))
     return place / "page.html"
 
 

@@ -132,7 +132,7 @@ def test_a_latency_is_the_fastest_way_of_the_same_network(study, tmp_path):
         {**RECORD, "p50": 0.002, key: value}
         for key, value in (("split_factor", 2), ("parameters", 1), ("batch_size", 32))
     ]
-    found = costs.read_latencies(latencies(tmp_path, RECORD, {**RECORD, "p50": 0.003}, *others))
+    found = costs.read_latencies(latencies(tmp_path, RECORD, {**RECORD, "p50": 0.003}, RECORD, *others))
     timed = costs.latency_of(study.arms, found, 1)
     assert {arm.name: timed.get(id(arm)) for arm in study.of_task(study.tasks[0])} == {
         **{"S=1": None, "S=4": pytest.approx(3), "S=4, loss=none": pytest.approx(3)}
