@@ -2,12 +2,11 @@
 
 import dataclasses
 import pathlib
+from collections.abc import Mapping
 
 import numpy as np
 
-from divco_tf import files
-from divco_tf.analysis.outputs import Outputs
-from divco_tf.errors import InputError
+from divco_tf.analysis.outputs import Outputs, load_by_split, save_by_split
 from divco_tf.training.metrics import SMALLEST_PROBABILITY, disagreement
 
 
@@ -59,17 +58,12 @@ def judged(outputs: Outputs) -> Judged:
     )
 
 
-def save_judged(path: pathlib.Path, found: dict[str, Judged]) -> None:
+def save_judged(path: pathlib.Path, found: Mapping[str, Judged]) -> None:
     """Writes the answers to some splits into one .npz file, whole or not at all; some ten bytes an image.
 
     Floats become float16, of 11 bits: 0.0005 of the value at most. Rows of results have been computed from more.
     """
-    arrays = {
-        f"{split}_{field.name}": _small(getattr(each, field.name))
-        for split, each in found.items()
-        for field in dataclasses.fields(Judged)
-    }
-    files.write_npz(path, arrays)
+    save_by_split(path, found, stored=_small)
 
 
 def load_judged(path: str | pathlib.Path) -> dict[str, Judged]:
@@ -78,15 +72,7 @@ def load_judged(path: str | pathlib.Path) -> dict[str, Judged]:
     Raises:
       InputError: it is damaged, or something else.
     """
-    names = [field.name for field in dataclasses.fields(Judged)]
-    try:
-        with np.load(path, allow_pickle=False) as found:
-            splits = [name.removesuffix("_labels") for name in found.files if name.endswith("_labels")]
-            return {split: Judged(**{name: _wide(found[f"{split}_{name}"]) for name in names}) for split in splits}
-    except Exception as error:  # whatever numpy and zipfile stumble over
-        raise InputError(
-            f"These are no predictions ({type(error).__name__}). Received: {path}; a sweep writes them."
-        ) from error
+    return load_by_split(path, Judged, read=_wide)
 
 
 def _small(values: np.ndarray) -> np.ndarray:

@@ -2,12 +2,15 @@
 
 import dataclasses
 import pathlib
-from typing import Any
+from collections.abc import Callable, Mapping
+from typing import Any, TypeVar
 
 import numpy as np
 
 from divco_tf import files
 from divco_tf.errors import InputError
+
+Kind = TypeVar("Kind")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -57,25 +60,45 @@ def outputs(
     return Outputs(np.concatenate(logits).astype(np.float32), np.concatenate(probabilities), source.labels)
 
 
-def save_outputs(path: pathlib.Path, found: dict[str, Outputs]) -> None:
+def save_outputs(path: pathlib.Path, found: Mapping[str, Outputs]) -> None:
     """Writes the outputs of some splits into one .npz file, whole or not at all."""
-    arrays: dict[str, Any] = {}
-    for split, each in found.items():
-        arrays |= {f"{split}_{field.name}": getattr(each, field.name) for field in dataclasses.fields(Outputs)}
-    files.write_npz(path, arrays)
+    save_by_split(path, found)
 
 
-def load_outputs(path: pathlib.Path) -> dict[str, Outputs]:
+def load_outputs(path: str | pathlib.Path) -> dict[str, Outputs]:
     """What `save_outputs` wrote, by split.
 
     Raises:
       InputError: it is damaged, or something else.
     """
-    names = [field.name for field in dataclasses.fields(Outputs)]
+    return load_by_split(path, Outputs)
+
+
+def save_by_split(
+    path: pathlib.Path, found: Mapping[str, Any], *, stored: Callable[[np.ndarray], np.ndarray] = np.asarray
+) -> None:
+    """Writes dataclasses of arrays, one a split, into one .npz file, whole or not at all; arrays as `stored` has them."""
+    arrays = {
+        f"{split}_{field.name}": stored(getattr(each, field.name))
+        for split, each in found.items()
+        for field in dataclasses.fields(each)
+    }
+    files.write_npz(path, arrays)
+
+
+def load_by_split(
+    path: str | pathlib.Path, kind: type[Kind], *, read: Callable[[np.ndarray], np.ndarray] = np.asarray
+) -> dict[str, Kind]:
+    """What `save_by_split` wrote; `read` makes an array of a stored one.
+
+    Raises:
+      InputError: it is damaged, or something else.
+    """
+    names = [field.name for field in dataclasses.fields(kind)]
     try:
         with np.load(path, allow_pickle=False) as found:
             splits = [name.removesuffix("_labels") for name in found.files if name.endswith("_labels")]
-            return {split: Outputs(**{name: found[f"{split}_{name}"] for name in names}) for split in splits}
+            return {split: kind(**{name: read(found[f"{split}_{name}"]) for name in names}) for split in splits}
     except Exception as error:  # whatever numpy and zipfile stumble over
         raise InputError(
             f"These are no predictions ({type(error).__name__}). Received: {path}; a sweep writes them."

@@ -147,6 +147,9 @@ class Sweep:
             except (InputError, RunError) as error:
                 report(f"failed: {error}")
                 self.add_failure(cell, str(error))
+            else:
+                if cell in self.left():  # else it would be run for ever
+                    self.add_failure(cell, "it ended without a result")
         return True
 
     def add_failure(self, cell: Cell, reason: str) -> None:
