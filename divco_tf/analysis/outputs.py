@@ -77,7 +77,7 @@ def load_outputs(path: str | pathlib.Path) -> dict[str, Outputs]:
 def save_by_split(
     path: pathlib.Path, found: Mapping[str, Any], *, stored: Callable[[np.ndarray], np.ndarray] = np.asarray
 ) -> None:
-    """Writes dataclasses of arrays, one a split, into one .npz file, whole or not at all; arrays as `stored` has them."""
+    """Writes dataclasses of arrays, one a split, into an .npz file, whole or not at all; arrays as `stored` says."""
     arrays = {
         f"{split}_{field.name}": stored(getattr(each, field.name))
         for split, each in found.items()
