@@ -52,6 +52,10 @@ def test_the_wheel_holds_every_config_and_the_papers_tables(wheel):
     assert packed == {f"divco_tf/configs/{name}" for name in files}
 
 
+def test_the_wheel_holds_the_reports_style(wheel):
+    assert "divco_tf/analysis/report/page.css" in wheel.namelist()
+
+
 def test_the_wheel_is_typed_and_licensed(wheel):
     assert {"divco_tf/py.typed", "divco_tf/__init__.pyi"} <= set(wheel.namelist())
     assert "Apache License" in metadata(wheel, "licenses/LICENSE")

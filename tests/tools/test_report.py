@@ -49,7 +49,7 @@ def test_a_run_becomes_a_page_of_its_own(divco, tmp_path):
     assert divco("report", str(tmp_path / "run")).status == 0
     text = (tmp_path / "run" / "report.html").read_text()
     accuracy = evaluate(tmp_path / "run").accuracy
-    assert f"S=2 has an accuracy of {100 * accuracy:.1f} %" in text
+    assert f"S=2 has an accuracy of {100 * accuracy:.1f}\N{NO-BREAK SPACE}%" in text
     assert "Where branches disagree most" in text and 'src="data:image/png' in text
 
 

@@ -38,8 +38,9 @@ def escaped(text: Any) -> str:
 
 
 def paragraph(text: Any, *, kind: str = "") -> str:
-    """A paragraph of a class of page.css."""
-    return f"<p{f' class={chr(34)}{kind}{chr(34)}' if kind else ''}>{escaped(text)}</p>\n"
+    """A paragraph of a class of page.css; a percent sign stays with its number."""
+    told = escaped(text).replace(" %", "\N{NO-BREAK SPACE}%")
+    return f"<p{f' class={chr(34)}{kind}{chr(34)}' if kind else ''}>{told}</p>\n"
 
 
 def figures(plots: Sequence[Plot | None]) -> str:

@@ -1,11 +1,14 @@
 """The sections of a report, in their order; one that has nothing to say is None."""
 
+import functools
+import itertools
 import json
 import math
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 from divco_tf.analysis.report import branches, costs, differences, drawing, quality
+from divco_tf.analysis.report.drawing import Plot
 from divco_tf.analysis.report.effects import ACCURACY, CALIBRATION, LIKELIHOOD, MEASURES, Effect, over_seeds
 from divco_tf.analysis.report.markup import (
     Section,
@@ -18,7 +21,7 @@ from divco_tf.analysis.report.markup import (
     table,
 )
 from divco_tf.analysis.report.pictures import pictures
-from divco_tf.analysis.report.study import Arm, Study
+from divco_tf.analysis.report.study import Arm, Study, Task
 
 Records = Sequence[Mapping[str, Any]]
 Effects = Mapping[str, Sequence[Effect]]
@@ -155,11 +158,17 @@ def _costs(study: Study, latencies: Records, published: Records) -> Section | No
     return Section("costs", "Cost", parts) if parts else None
 
 
-def _confidence(study: Study) -> Section | None:
-    parts = [
-        figures([draw(f"{name}-{place}", study, task) for place, task in enumerate(study.tasks)])
-        for name, draw in (("reliability", quality.reliability_plot), ("risk", quality.risk_coverage_plot))
+def _by_task(study: Study, draws: Mapping[str, Callable[[str, Study, Task], Plot | None]]) -> list[str]:
+    """Plots of each kind for each task, a kind a block; one block where there is one task."""
+    kinds = [
+        [draw(f"{name}-{place}", study, task) for place, task in enumerate(study.tasks)] for name, draw in draws.items()
     ]
+    blocks = kinds if len(study.tasks) > 1 else [list(itertools.chain(*kinds))]
+    return [figures(block) for block in blocks]
+
+
+def _confidence(study: Study) -> Section | None:
+    parts = _by_task(study, {"reliability": quality.reliability_plot, "risk": quality.risk_coverage_plot})
     if any(parts):
         parts.insert(0, _needed_legend(study))
     if study.split == "test" and any(arm.of_row("calibrated") for arm in study.arms):
@@ -236,15 +245,12 @@ def _diverse(arm: Arm) -> Iterator[str]:
 
 
 def _learning(study: Study) -> Section | None:
-    parts = [
-        figures(
-            [
-                quality.curve_plot(f"curve-{metric}-{place}", study, task, metric, label, scale)
-                for place, task in enumerate(study.tasks)
-            ]
-        )
-        for metric, label, scale in (("accuracy", "Accuracy, %", 100), ("negative_log_likelihood", "NLL, nats", 1))
-    ]
+    metrics = {"accuracy": ("Accuracy, %", 100), "negative_log_likelihood": ("NLL, nats", 1)}
+    draws = {
+        f"curve-{metric}": functools.partial(quality.curve_plot, metric=metric, label=label, scale=scale)
+        for metric, (label, scale) in metrics.items()
+    }
+    parts = _by_task(study, draws)
     return Section("learning", "Learning", [_needed_legend(study), *parts]) if any(parts) else None
 
 
