@@ -217,7 +217,7 @@ def row_of(cell: Cell, experiment: Experiment, model_dir: pathlib.Path, found: M
         "split_factor": experiment.split_factor,
         "seed": experiment.seed,
         "parameters": branch.parameters * experiment.split_factor,
-        "multiply_adds": branch.multiply_adds * experiment.split_factor,
+        "multiply_adds": branch.multiply_adds * experiment.split_factor * max(experiment.dropout_samples, 1),
         "steps": run.checkpoint().step,
         "seconds_per_step": run.seconds_per_step,
         "curve": [

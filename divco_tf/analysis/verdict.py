@@ -108,5 +108,5 @@ def _sentence(name: str, word: str, comparison: Comparison, smallest: float, uni
     if word != NOTHING_SEEN:
         return f"{name} {word}: {numbers}"
     if comparison.seeds < FEWEST_SEEDS:
-        return f"{name}: {word}, {numbers}; fewer than {_NUMBERS[FEWEST_SEEDS]} seeds can show none"
+        return f"{name}: {word}, {numbers}; fewer than {_NUMBERS[FEWEST_SEEDS]} seeds cannot show one"
     return f"{name}: {word}, {numbers}; {scale * smallest:.{decimals}f} {unit} would have been seen"

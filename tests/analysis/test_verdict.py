@@ -113,11 +113,11 @@ SMALL = {"difference": 0.0004, "low": -0.0003, "high": 0.002, "seed_error": 0.00
     [
         (SMALL, "+0.04 points (95 % interval -0.03 to 0.20, six seeds)", "0.44 points would have been seen"),
         (NOTHING, "0.0 points (95 % interval 0.0 to 0.0, six seeds)", "0.0 points would have been seen"),
-        ({"seeds": 3}, "+1.2 points (95 % interval 0.5 to 1.9, three seeds)", "fewer than six seeds can show none"),
+        ({"seeds": 3}, "+1.2 points (95 % interval 0.5 to 1.9, three seeds)", "fewer than six seeds cannot show one"),
         (
             {"seeds": 1},
             "+1.2 points (95 % interval over images only 0.5 to 1.9, one seed)",
-            "fewer than six seeds can show none",
+            "fewer than six seeds cannot show one",
         ),
     ],
 )
