@@ -24,14 +24,14 @@ def terminable():
     signal.signal(signal.SIGTERM, before)
 
 
-@pytest.mark.parametrize("part", ["tell_unusual", "make_pipeline", "make_model", "Predictor"])
+@pytest.mark.parametrize("part", ["tell_unusual", "make_pipeline", "make_model", "predictor"])
 def test_a_termination_before_the_first_step_ends_as_one_between_steps(tmp_path, monkeypatch, terminable, part):
-    module = hooks if part == "Predictor" else assemble
+    module = hooks if part == "predictor" else assemble
     known = getattr(module, part)
     monkeypatch.setattr(module, part, lambda *one, **two: (signal.raise_signal(signal.SIGTERM), known(*one, **two))[1])
     with pytest.raises(Preempted, match="^SIGTERM came.*the same command") as caught:
         runs.run(tmp_path)
-    assert ("before the first step" in str(caught.value)) is (part != "Predictor")
+    assert ("before the first step" in str(caught.value)) is (part != "predictor")
 
 
 def test_a_termination_in_the_last_evaluation_ends_so_and_the_same_command_evaluates(tmp_path, terminable):

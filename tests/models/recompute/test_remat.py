@@ -88,10 +88,10 @@ def test_evaluation_does_not_care():
 
 
 def peaks() -> dict[str, int]:
-    """Bytes of a step of two branches on 32 images, by way; for a process of its own."""
+    """Bytes of a step of two branches on 256 images, by way; for a process of its own."""
     keep_freed_memory(False)
     stack = build(spec=WideResNetSpec(depth=16, widen_factor=1), copies=2, num_classes=3, input_shape=(32, 32, 3))
-    views = tf.zeros([32, 2, *stack.view_shape])
+    views = tf.zeros([256, 2, *stack.view_shape])
     state = [[v.value for v in kind] for kind in (stack.trainable_variables, stack.non_trainable_variables)]
     found = {}
     for name, way in {"plain": {}, "remat": REMAT, "in turn": IN_TURN, "both": REMAT | IN_TURN}.items():
@@ -108,7 +108,7 @@ def peaks() -> dict[str, int]:
     return found
 
 
-@pytest.mark.slow  # peaks of a few megabytes: what else the machine does tells on them
+@pytest.mark.slow  # tens of megabytes, so that what runs at once, and so what else the machine does, tells little
 def test_recomputation_lowers_the_peak():
     """Neither TensorFlow's common subexpressions nor its schedule undo it."""
     with concurrent.futures.ProcessPoolExecutor(1, multiprocessing.get_context("spawn")) as process:
