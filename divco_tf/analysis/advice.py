@@ -149,15 +149,12 @@ def plan(
     )
 
 
-def advise(
-    scores: Mapping[int, Mapping[int, Sequence[Judged]]], *, images: int, accuracy_of: str = "accuracy"
-) -> Advice:
+def advise(scores: Mapping[int, Mapping[int, Sequence[Judged]]], *, images: int) -> Advice:
     """The answer of what was measured.
 
     Args:
       scores: amount of training images -> S, 1 among them -> what each seed's ensemble made of the test images.
       images: how many training images there are in all; more than the largest amount asks for a prediction.
-      accuracy_of: what sentences call it.
 
     Raises:
       InputError: no S = 1, or amounts or seeds that do not fit each other.
@@ -174,7 +171,7 @@ def advise(
     }
     paying = {split: each for split, each in compared["accuracy"].items() if each.word == PAYS}
     best = max(paying, key=lambda split: paying[split].comparison.difference) if paying else 1
-    sentences = [f"{accuracy_of}, {each.sentence}" for each in compared["accuracy"].values()]
+    sentences = [f"accuracy, {each.sentence}" for each in compared["accuracy"].values()]
     sentences += [f"log-likelihood, {each.sentence}" for each in compared["likelihood"].values()]
     prediction = None
     if images > largest:

@@ -61,7 +61,10 @@ def found(folder: pathlib.Path = FOLDER) -> Found:
 
 
 def tables(cells: Found) -> Iterator[str]:
-    """All of them, in Markdown."""
+    """All of them, in Markdown; of prediction only where all arms are there at three amounts of data."""
+    if not cells:
+        yield "No cell has been trained yet."
+        return
     yield "Means over seeds of figures on the 10,000 test images:"
     head = ("images", "arm", "seeds", *(name for _, name, _, _ in METRICS))
     yield markdown_table(
@@ -70,6 +73,8 @@ def tables(cells: Found) -> Iterator[str]:
     for score, unit, name in (("correct", "points", "Accuracy"), ("log_likelihood", "nats", "Log-likelihood")):
         yield f"{name}: the difference to S=1 by seeds and images, with its 95 % interval, and the verdict:"
         yield markdown_table(("images", "verdict", "sign-flip p", "Holm's p"), list(_compared(cells, score, unit)))
+    if len(cells) < 3 or any(set(arms) != set(ARMS.values()) for arms in cells.values()):
+        return
     yield "Predicted for the largest amount from the smaller ones (power laws), against what was measured there:"
     yield markdown_table(("arm", "predicted error %", "95 % interval", "measured error %"), list(_predicted(cells)))
     yield _winner(cells)
