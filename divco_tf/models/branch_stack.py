@@ -66,23 +66,16 @@ def build(
       budget: what the budget rule compares, "parameters" or "multiply_adds" (for one image of `input_shape`).
       precision: "float32", "mixed_bfloat16" or "mixed_float16"; logits are float32 in all of them.
       seed: of the initial values; every branch has a draw of its own.
-      devices, synchronised_norm: see `BranchStack`.
+      devices: see `BranchStack`.
+      synchronised_norm: see `BranchStack`.
       **overrides: fields of the large network's spec, set before it is divided.
 
     Raises:
       InputError: an unknown name, field or size, or a split factor that the backbone cannot take.
     """
-    spec = branch_spec(
-        name,
-        split_factor=split_factor,
-        spec=spec,
-        copies=copies,
-        divide_regularisers=divide_regularisers,
-        rule=rule,
-        budget=budget,
-        sizes=Sizes(num_classes=num_classes, input_shape=tuple(input_shape)),
-        **overrides,
-    )
+    division = {"split_factor": split_factor, "copies": copies, "rule": rule, "budget": budget}
+    sizes = Sizes(num_classes=num_classes, input_shape=tuple(input_shape))
+    spec = branch_spec(name, spec=spec, divide_regularisers=divide_regularisers, sizes=sizes, **division, **overrides)
     branches = split_factor if copies is None else copies
     return BranchStack(
         spec=spec,

@@ -50,7 +50,8 @@ def summarize(
       input_shape: (H, W, C).
       split_factor: S.
       copies: of the undivided network, instead.
-      rule, budget: see `build`.
+      rule: see `build`.
+      budget: see `build`.
       sizes: of an earlier summary for the same data, which need not be counted again.
       **options: further arguments of `branch_spec`.
 

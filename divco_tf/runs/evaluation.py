@@ -67,7 +67,8 @@ def evaluate(
       split: "test", "held_out" or "train".
       weights: "last", "best" or "ema".
       batch_size: global; the figures do not depend on it.
-      strategy, jit: see `runtime.strategy` and `runtime.compute`.
+      strategy: see `Options`.
+      jit: see `Options`.
 
     Raises:
       InputError: no run, no such weights, no data, or data of other classes.

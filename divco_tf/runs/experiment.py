@@ -37,7 +37,8 @@ class Experiment:
       split_factor: S.
       overrides: fields of the large network's spec, set before it is divided.
       divide_regularisers: False divides widths only.
-      rule, budget: how the backbone is divided, see `build`.
+      rule: how the backbone is divided, see `build`.
+      budget: what the budget rule compares, see `build`.
       image_size: pixels a side; None: the dataset's.
       train_images: how many of the training images are trained on, about the same share of each class, chosen by the
         seed; fewer are a subset of more. None: all.
@@ -54,7 +55,8 @@ class Experiment:
       ensembling: how branches are combined.
       dropout_samples: of Monte Carlo dropout (arXiv 1506.02142): how often each branch answers, with dropout as in
         training, and counts as so many branches; an export has none. 0: one answer without dropout.
-      optimizer, learning_rate: how weights are updated.
+      optimizer: how weights are updated.
+      learning_rate: by how much, and when.
       ema_decay: of a moving average of weights and statistics, which `load(..., weights="ema")` gives; None keeps none.
       epochs: length of the run; 1 where nothing says it.
       steps: length of the run in place of epochs: the same work whatever the amount of data.

@@ -43,7 +43,9 @@ def export(
 
     Args:
       model_dir: of `train`.
-      export_dir, version, branch_probabilities: as for `export_stack`.
+      export_dir: the base path that a server is given; the export lies in `export_dir/version`.
+      version: a positive integer; without one the next free.
+      branch_probabilities: whether answers have each branch's, [B, S, K].
       weights: "last", "best" or "ema".
 
     Returns:

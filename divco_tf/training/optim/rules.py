@@ -165,7 +165,8 @@ class SGD(RegularisedOptimizer):
       momentum: 0 <= momentum < 1; 0 keeps no buffer.
       nesterov: whether the update looks ahead by one step of momentum.
       weight_decay: coupled L2, 0 or more.
-      exclude_from_decay, **arguments: see `RegularisedOptimizer`.
+      exclude_from_decay: see `RegularisedOptimizer`.
+      **arguments: see `RegularisedOptimizer`.
 
     Raises:
       InputError: as `RegularisedOptimizer`.

@@ -44,12 +44,16 @@ class Tab:
 
     def open(self, page: pathlib.Path, *, width: int, dark: bool = False) -> None:
         """Opens a page as a screen so wide shows it, and waits until it is there."""
+        self.open_url(page.as_uri(), width=width, dark=dark)
+
+    def open_url(self, url: str, *, width: int, dark: bool = False) -> None:
+        """The same, by its address."""
         size = {"width": width, "height": 900, "deviceScaleFactor": 1, "mobile": width < 600}
         self.call("Emulation.setDeviceMetricsOverride", **size)
         scheme = {"name": "prefers-color-scheme", "value": "dark" if dark else "light"}
         self.call("Emulation.setEmulatedMedia", features=[scheme])
         self._loaded = False
-        self.call("Page.navigate", url=page.as_uri())
+        self.call("Page.navigate", url=url)
         while not self._loaded:
             self._next()
 

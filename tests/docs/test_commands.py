@@ -13,7 +13,7 @@ from divco_tf.models.backbones.registry import BACKBONES
 from tests.data.images import image_folder
 from tests.tools.conftest import divco  # noqa: F401 the fixture
 
-README = pathlib.Path(__file__).resolve().parents[1] / "README.md"
+README = pathlib.Path(__file__).resolve().parents[2] / "README.md"
 PROGRAMS = {"divco-import": "import_checkpoint"}  # `import` is no module's name
 
 
