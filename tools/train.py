@@ -11,7 +11,7 @@ import sys
 from absl import flags
 
 from divco_tf.errors import InputError
-from divco_tf.tools.shared import app, configs, hints, streams
+from divco_tf.tools.shared import app, configs, hints
 
 _CONFIG, _BIND = app.config_flags()
 _MODEL_DIR = app.model_dir_flag()
@@ -81,20 +81,23 @@ def _train(config: str) -> None:
 
     from divco_tf.runs.loop import train
     from divco_tf.runtime.compute import resolve_jit, share_cores
+    from divco_tf.tools.shared.progress import live
     from divco_tf.tools.shared.tables import evaluation_table
 
     if not resolve_jit(options.jit):  # XLA wants all cores for one branch: divco-benchmark step --xla
         share_cores(1 if options.branches_in_turn else experiment.split_factor)
     model_dir = pathlib.Path(_MODEL_DIR.value)
-    evaluation = train(
-        experiment,
-        model_dir=model_dir,
-        data_dir=_DATA_DIR.value,
-        options=options,
-        extend=_EXTEND.value,
-        report=streams.tell,
-        operative_config=configs.operative_config(),
-    )
+    with live() as shown:
+        evaluation = train(
+            experiment,
+            model_dir=model_dir,
+            data_dir=_DATA_DIR.value,
+            options=options,
+            extend=_EXTEND.value,
+            report=shown.tell,
+            watch=shown.watch,
+            operative_config=configs.operative_config(),
+        )
     print(evaluation_table({model_dir.name: evaluation}))
 
 

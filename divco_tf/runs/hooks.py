@@ -6,6 +6,7 @@ A hook is called with the run's clock after each step, or where it is due: `hook
 import dataclasses
 import math
 from collections.abc import Callable
+from statistics import fmean
 
 import tensorflow as tf
 
@@ -13,13 +14,18 @@ from divco_tf.errors import Preempted, RunError
 from divco_tf.runs.assemble import Parts
 from divco_tf.runs.clock import Clock
 from divco_tf.runs.evaluation import Evaluation, predictor, score
-from divco_tf.runs.progress import Progress, StepTimes
+from divco_tf.runs.progress import Progress, Standing, StepTimes
 from divco_tf.runs.records.checkpoints import Checkpoints, CheckpointWriter
 from divco_tf.runs.records.metrics_json import Records
 from divco_tf.runs.records.variables import snapshot
 from divco_tf.runs.tensorboard import TensorBoard
 
 Hook = Callable[[Clock], object]
+
+POINTS = 1000
+"""The most that a chart of TensorBoard has unless `log_every` says otherwise: one every step of a short run."""
+WATCHED_SECONDS = 0.5
+"""Between two looks at a run that somebody watches: each waits for the step to end."""
 
 
 def when(due: Callable[[Clock], bool], *hooks: Hook) -> Hook:
@@ -78,39 +84,62 @@ class FiniteLoss:
 
 
 class Logs:
-    """The means since the last time: for TensorBoard, and as a line of progress."""
+    """The means of steps: for TensorBoard since its last point, and for whoever watches."""
 
-    def __init__(self, parts: Parts, clock: Clock, times: StepTimes, tensorboard: TensorBoard) -> None:
+    def __init__(
+        self,
+        parts: Parts,
+        clock: Clock,
+        times: StepTimes,
+        tensorboard: TensorBoard,
+        *,
+        watch: Callable[[Standing], None] | None,
+    ) -> None:
         self._parts, self._times, self._tensorboard = parts, times, tensorboard
+        self._every = parts.options.log_every or math.ceil(clock.total_steps / POINTS)
+        self._logged: list[dict[str, float]] = []  # since the last time that was shown
+        # A schedule is a dozen operations, which take a millisecond one by one.
+        self._rates = tf.function(
+            lambda: tf.stack([parts.model.optimizer.learning_rate, parts.model.cotraining_weight()]), autograph=False
+        )
         self._progress = Progress(
             clock.step,
             clock.total_steps,
             steps_per_epoch=clock.steps_per_epoch,
             batch_size=parts.experiment.batch_size,
-            seconds=parts.options.progress_seconds,
+            split_factor=parts.experiment.split_factor,
+            seconds=parts.options.progress_seconds if watch is None else WATCHED_SECONDS,
+            watch=watch or (lambda standing: parts.report(str(standing))),
             report=parts.report,
         )
 
     def __call__(self, clock: Clock) -> None:
         """Shows and writes them when it is time."""
-        model, options = self._parts.model, self._parts.options
-        logs = clock.step % options.log_every == 0 or clock.ended
+        model = self._parts.model
+        if self._times.count == 1:
+            self._progress.tell_first(self._times)
+        logs = clock.step % self._every == 0 or clock.ended
         shows = self._progress.is_due(clock.step)
         # Several workers read the means together or not at all.
         if not logs and not (shows and self._parts.job.count == 1):
             return
-        means = {name: float(value) for name, value in model.means.result().items()}
-        if shows:
-            self._progress.show(clock.step, means, self._times)
+        means = dict(zip(model.means.names, model.means.read().numpy().tolist(), strict=True))
         if logs:
             model.means.reset_state()
+            self._logged.append(means)
+            learning_rate, cotraining_weight = self._rates().numpy().tolist()
             rates = {
-                "learning_rate": float(model.optimizer.learning_rate),
-                "cotraining_weight": float(model.cotraining_weight()),
+                "branch_cross_entropy": means["cross_entropy"] / self._parts.experiment.split_factor,
+                "learning_rate": learning_rate,
+                "cotraining_weight": cotraining_weight,
                 "data_wait": self._times.data_wait(since_asked=True),
                 "skipped_steps": self._times.bad_steps,
             }
             self._tensorboard.training(clock.step, {**means, **rates})
+        if shows:
+            shown = self._logged or [means]
+            self._progress.show(clock.step, {name: fmean(each[name] for each in shown) for name in means}, self._times)
+            self._logged = []
 
     def told_at_the_end(self, clock: Clock) -> str:
         """The summary of what this process has trained, in one line."""

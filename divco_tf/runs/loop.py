@@ -25,7 +25,7 @@ from divco_tf.runs.evaluation import Evaluation
 from divco_tf.runs.experiment import Experiment
 from divco_tf.runs.model_dir import claim_model_dir, load
 from divco_tf.runs.options import Options
-from divco_tf.runs.progress import StepTimes
+from divco_tf.runs.progress import Standing, StepTimes
 from divco_tf.runs.records.checkpoints import Checkpoints
 from divco_tf.runs.records.experiment_json import RECORD, read_record, told_of_another_way
 from divco_tf.runs.records.metrics_json import Records
@@ -44,6 +44,7 @@ def train(
     extend: bool = False,
     operative_config: str | None = None,
     report: Callable[[str], None] = print,
+    watch: Callable[[Standing], None] | None = None,
 ) -> Evaluation:
     """Trains `experiment` in `model_dir`; called again, goes on where it was stopped.
 
@@ -59,6 +60,8 @@ def train(
       extend: train a finished run for more epochs or steps, if that is the only difference.
       operative_config: text that is kept in model_dir as config.gin.
       report: called with each line of progress.
+      watch: called some twice a second with where the run stands, for a live display; None: `report` has it as a
+        line every `options.progress_seconds`.
 
     Returns:
       The evaluation of the last weights on the test images, or on those that `options.evaluate_test` says.
@@ -76,7 +79,9 @@ def train(
         place = {"model_dir": model_dir, "data_dir": data_dir, "extend": extend, "lock": lock}
         try:
             parts = assemble(experiment, options, **place, report=report, check=interrupts.check)
-            run = _begin(parts, lock, extend=extend, check=interrupts.check)
+            run = _begin(
+                parts, lock, extend=extend, check=interrupts.check, operative_config=operative_config, watch=watch
+            )
         except Preempted:
             raise Preempted("SIGTERM came before the first step; the same command begins again.") from None
         if operative_config is not None and parts.job.chief:
@@ -98,9 +103,11 @@ class _Begun:
     tensorboard: TensorBoard
     saver: hooks.Saver
     evaluate: hooks.Evaluator
+    operative_config: str | None
+    watch: Callable[[Standing], None] | None
 
 
-def _begin(parts: Parts, lock: files.FolderLock, *, extend: bool, check: Callable[[], None]) -> _Begun:
+def _begin(parts: Parts, lock: files.FolderLock, *, extend: bool, check: Callable[[], None], **told: Any) -> _Begun:
     """Takes model_dir, and the weights that lie there or those of a warm start."""
     experiment, options, report, writes = parts.experiment, parts.options, parts.report, parts.job.chief
     checkpoints = Checkpoints(parts.model_dir / "checkpoints", keep=options.keep_checkpoints)
@@ -121,7 +128,7 @@ def _begin(parts: Parts, lock: files.FolderLock, *, extend: bool, check: Callabl
     if before is not None and 0 < clock.step < clock.total_steps:
         for line in told_of_another_way(before, **parts.way):
             report(line)
-    return _Begun(parts, clock, records, times, tensorboard, saver, evaluate)
+    return _Begun(parts, clock, records, times, tensorboard, saver, evaluate, **told)
 
 
 def _claim(
@@ -182,7 +189,7 @@ def _take_steps(run: _Begun, interrupts: Interrupts, check: Callable[[], None]) 
     options, every = parts.options, parts.options.checkpoint_every or clock.steps_per_epoch
     signals = hooks.Signals()
     finite = hooks.FiniteLoss(options.max_bad_steps, signals, times, told=run.saver.told)
-    logs = hooks.Logs(parts, clock, times, run.tensorboard)
+    logs = hooks.Logs(parts, clock, times, run.tensorboard, watch=run.watch)
 
     def saves(clock: Clock) -> bool:
         chooses = parts.watched_split == "held_out" and options.evaluates(clock)
@@ -208,7 +215,7 @@ def _take_steps(run: _Begun, interrupts: Interrupts, check: Callable[[], None]) 
         interrupted,
         *([hooks.stop_together(signals)] if parts.job.count > 1 else []),
     ]
-    _tell_of_the_start(parts, clock, run.tensorboard)
+    _tell_of_the_start(run)
     take_step = _step_function(parts)
     dataset = parts.pipeline.dataset(clock.step, clock.total_steps, threads=options.threads)
     for batch in times.batches(distributed(dataset, parts.strategy)):
@@ -228,14 +235,21 @@ def _take_steps(run: _Begun, interrupts: Interrupts, check: Callable[[], None]) 
     parts.report(logs.told_at_the_end(clock))
 
 
-def _tell_of_the_start(parts: Parts, clock: Clock, tensorboard: TensorBoard) -> None:
-    pipeline = parts.pipeline
+def _tell_of_the_start(run: _Begun) -> None:
+    parts, pipeline, split_factor = run.parts, run.parts.pipeline, run.parts.experiment.split_factor
     batches, megabytes = pipeline.batches_at_once(parts.options.threads), pipeline.batch_bytes / 2**20
     parts.report(f"views: {batches + 2} batches of {megabytes:.1f} MB in memory at most, {batches} made at once")
     if parts.experiment.synchronised_norm and parts.strategy.num_replicas_in_sync > 1:
         parts.report("batch norm is synchronised: without XLA, and every branch is traced")
-    if clock.step == 0 and parts.options.contact_sheet:
-        tensorboard.views(pipeline)
+    if split_factor > 1:
+        parts.report(
+            f"loss: the sum of {split_factor} branches' cross entropies and the co-training loss, so about "
+            f"{split_factor} times one network's"
+        )
+    if run.clock.step == 0:
+        run.tensorboard.config(parts.experiment.identity(None), run.operative_config)
+        if parts.options.contact_sheet:
+            run.tensorboard.views(pipeline)
 
 
 def _step_function(parts: Parts) -> Callable[[Any, tf.Tensor], tf.Tensor]:

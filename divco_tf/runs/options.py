@@ -35,10 +35,10 @@ class Options:
         early stopping follow from it.
       evaluate_every_steps: steps between evaluations, in place of epochs.
       evaluate_test: False opens no test image: the last weights are evaluated on the held-out ones.
-      log_every: steps between TensorBoard's scalars.
+      log_every: steps between TensorBoard's points; None: each step, or so many that a run has 1,000 points.
       histograms: shows TensorBoard the weights and statistics of every branch at each evaluation.
       profile: (first, last) step that TensorBoard's profiler looks at.
-      progress_seconds: between lines of progress.
+      progress_seconds: between lines of progress, where nobody watches (`train`'s `watch`).
       max_bad_steps: how many steps in a row whose loss or gradient is not finite are skipped before the run stops.
       eval_batch_size: images a batch of evaluation.
       on_error: "raise", or "skip": a training image that cannot be read is replaced by another of the epoch, so this
@@ -64,10 +64,10 @@ class Options:
     evaluate_every: Whole = 1
     evaluate_every_steps: Positive | None = None
     evaluate_test: bool = True
-    log_every: Positive = 20
+    log_every: Positive | None = None
     histograms: bool = False
     profile: tuple[Positive, Positive] | None = None
-    progress_seconds: AtLeast0 = 5.0
+    progress_seconds: AtLeast0 = 30.0
     max_bad_steps: Whole = 0
     eval_batch_size: Positive = 500
     on_error: Annotated[str, OneOf(ON_ERROR)] = "raise"

@@ -1,6 +1,7 @@
-"""How a run gets on: the time of its steps, how much of it they wait for data, lines of progress."""
+"""How a run gets on: the time of its steps, how much of it they wait for data, where it stands."""
 
 import collections
+import dataclasses
 import resource
 import statistics
 import time
@@ -71,16 +72,70 @@ class StepTimes:
         return waited / total if total else 0.0
 
 
+@dataclasses.dataclass(frozen=True)
+class Standing:
+    """How far a run is, and how fast.
+
+    Attributes:
+      step, total_steps: of the run.
+      epoch: how many are done, with the share of the one that has begun.
+      split_factor: S.
+      loss: the sum of the branches' cross entropies and the weighted co-training loss, in nats, as `means` below.
+      cross_entropy: of a branch, their mean.
+      cotraining: the weighted co-training loss.
+      accuracy: of the ensemble, on the training views.
+      steps_per_second: since the last time.
+      images_per_second: of the images, each of which is S views.
+      data_wait: the share of the time that steps waited for data, 0 to 1.
+    """
+
+    step: int
+    total_steps: int
+    epoch: float
+    split_factor: int
+    loss: float
+    cross_entropy: float
+    cotraining: float
+    accuracy: float
+    steps_per_second: float
+    images_per_second: float
+    data_wait: float
+
+    @property
+    def seconds_left(self) -> float:
+        """Until the last step, at the present speed."""
+        return (self.total_steps - self.step) / self.steps_per_second
+
+    @property
+    def losses(self) -> str:
+        """The loss as it is composed: it sums S branches, so it is about S times that of one network."""
+        if self.split_factor == 1:
+            return f"loss {self.loss:.4f}"
+        return (
+            f"loss {self.loss:.4f} = {self.split_factor} branches x {self.cross_entropy:.4f} + cotraining "
+            f"{self.cotraining:.4f}"
+        )
+
+    def __str__(self) -> str:
+        return (
+            f"step {self.step}/{self.total_steps}  epoch {self.epoch:.2f}  {self.losses}  "
+            f"accuracy {self.accuracy:.4f}  {speed_told(self.steps_per_second, self.images_per_second)}  "
+            f"data wait {self.data_wait:.1%}  {memory_told()}  {clock_told(self.seconds_left)} left"
+        )
+
+
 class Progress:
-    """Lines of progress: losses, speed, waiting for data, memory, time left.
+    """Shows how a run gets on, now and then.
 
     Args:
       step: the run's, when it begins or goes on.
       total_steps: of the run.
       steps_per_epoch: of it.
       batch_size: of the global batch.
-      seconds: between two lines.
-      report: called with each line.
+      split_factor: S.
+      seconds: between two times.
+      watch: called with each.
+      report: called with the line of the first step's time.
     """
 
     def __init__(
@@ -90,29 +145,49 @@ class Progress:
         *,
         steps_per_epoch: int,
         batch_size: int,
+        split_factor: int,
         seconds: float,
+        watch: Callable[[Standing], None],
         report: Callable[[str], None],
     ) -> None:
         self._total, self._steps_per_epoch, self._batch_size = total_steps, steps_per_epoch, batch_size
-        self._seconds, self._report = seconds, report
+        self._split_factor, self._seconds, self._watch, self._report = split_factor, seconds, watch, report
         self._shown_step, self._shown_at = step, time.monotonic()
         self._began_at = self._shown_at
 
     def is_due(self, step: int) -> bool:
-        """Whether the last line was long enough ago, or this is the last step."""
+        """Whether the last time was long enough ago, or this is the last step."""
         return time.monotonic() - self._shown_at >= self._seconds or step == self._total
 
+    def tell_first(self, times: StepTimes) -> None:
+        """Reports how long the first step took, right after it."""
+        self._report(f"first step: {times.first_step:.1f} s, tracing and compiling included")
+
     def show(self, step: int, means: Mapping[str, float], times: StepTimes) -> None:
-        """Reports a line; the first one is led by one of the first step's time."""
+        """Shows where the run stands.
+
+        Args:
+          step: how many are done.
+          means: of steps since the last time, by the names of `Means.of_branches`.
+          times: of the steps.
+        """
         now = time.monotonic()
-        if self._shown_at == self._began_at:
-            self._report(f"first step: {times.first_step:.1f} s, tracing and compiling included")
         rate = (step - self._shown_step) / max(now - self._shown_at, 1e-9)
         self._shown_step, self._shown_at = step, now
-        losses = "  ".join(f"{name} {means[name]:.4f}" for name in ("loss", "cotraining", "accuracy"))
-        self._report(
-            f"step {step}/{self._total}  epoch {step / self._steps_per_epoch:.2f}  {losses}  {self._speed(rate)}  "
-            f"data wait {times.data_wait():.1%}  {memory_told()}  {_clock((self._total - step) / rate)} left"
+        self._watch(
+            Standing(
+                step=step,
+                total_steps=self._total,
+                epoch=step / self._steps_per_epoch,
+                split_factor=self._split_factor,
+                loss=means["loss"],
+                cross_entropy=means["cross_entropy"] / self._split_factor,
+                cotraining=means["cotraining"],
+                accuracy=means["accuracy"],
+                steps_per_second=rate,
+                images_per_second=rate * self._batch_size,
+                data_wait=times.data_wait(),
+            )
         )
 
     def told_at_the_end(self, step: int, times: StepTimes) -> str:
@@ -120,13 +195,15 @@ class Progress:
         seconds = time.monotonic() - self._began_at
         rate = 1 / max(times.seconds_per_step or 0, 1e-9)
         return (
-            f"trained {times.count} steps to step {step} in {_clock(seconds)}, evaluations included: "
-            f"{self._speed(rate)} (median), data wait {times.data_wait():.1%}, {times.bad_steps} steps skipped, "
-            f"{memory_told()}"
+            f"trained {times.count} steps to step {step} in {clock_told(seconds)}, evaluations included: "
+            f"{speed_told(rate, rate * self._batch_size)} (median), data wait {times.data_wait():.1%}, "
+            f"{times.bad_steps} steps skipped, {memory_told()}"
         )
 
-    def _speed(self, rate: float) -> str:
-        return f"{rate:.2f} steps/s  {rate * self._batch_size:.0f} images/s"
+
+def speed_told(steps_per_second: float, images_per_second: float) -> str:
+    """ "12.30 steps/s  787 images/s"."""
+    return f"{steps_per_second:.2f} steps/s  {images_per_second:.0f} images/s"
 
 
 def memory_told() -> str:
@@ -139,7 +216,8 @@ def memory_told() -> str:
     return "GPU memory " + "/".join(f"{peak:.1f}" for peak in peaks) + " GB"
 
 
-def _clock(seconds: float) -> str:
+def clock_told(seconds: float) -> str:
+    """Minutes and seconds, "3:07", and hours where there are any."""
     minutes, seconds = divmod(round(seconds), 60)
     hours, minutes = divmod(minutes, 60)
     return f"{hours}:{minutes:02}:{seconds:02}" if hours else f"{minutes}:{seconds:02}"

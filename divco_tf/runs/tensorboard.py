@@ -1,8 +1,10 @@
 """What TensorBoard shows of a run."""
 
+import json
 import pathlib
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
+from typing import Any
 
 import tensorflow as tf
 
@@ -36,19 +38,30 @@ class TensorBoard:
         self._writes, self._profiling = writes, False
 
     def training(self, step: int, values: Mapping[str, float]) -> None:
-        """Scalars of training."""
+        """Scalars of training, as one record: `tf.summary.scalar` takes 0.3 ms each, and a step may take 10."""
+        from tensorboard.compat.proto.summary_pb2 import Summary
+        from tensorboard.plugins.scalar.summary_v2 import scalar_pb
+
+        record = Summary(value=[scalar_pb(name, value).value[0] for name, value in values.items()])
         with self._writing("train", step):
-            for name, value in values.items():
-                tf.summary.scalar(name, value)
+            tf.summary.experimental.write_raw_pb(record.SerializeToString())
 
     def evaluation(self, step: int, evaluation: Evaluation) -> None:
-        """The figures of an evaluation."""
-        with self._writing("evaluation", step):
+        """The figures of an evaluation, under training's names: one chart has accuracy on all splits."""
+        with self._writing(evaluation.split, step):
             for name in ("accuracy", "negative_log_likelihood", "calibration_error"):
-                tf.summary.scalar(f"{evaluation.split}/{name}", getattr(evaluation, name))
+                tf.summary.scalar(name, getattr(evaluation, name))
             for branch, value in enumerate(evaluation.branch_accuracies):
-                tf.summary.scalar(f"{evaluation.split}/branch{branch}_accuracy", value)
+                tf.summary.scalar(f"branch{branch}_accuracy", value)
             tf.summary.flush()
+
+    def config(self, settings: Mapping[str, Any], operative_config: str | None) -> None:
+        """What is trained, as text: a table of the experiment's settings, and gin's configuration if there is one."""
+        rows = [f"| {name} | `{json.dumps(value)}` |" for name, value in _flat(settings)]
+        with self._writing("train", 0):
+            tf.summary.text("experiment", "\n".join(["| setting | value |", "| --- | --- |", *rows]))
+            if operative_config is not None:
+                tf.summary.text("config.gin", "".join(f"    {line}\n" for line in operative_config.splitlines()))
 
     def views(self, pipeline: ViewPipeline) -> None:
         """The views of the first images."""
@@ -97,3 +110,12 @@ class TensorBoard:
             self._writes = False
             why = " ".join(str(error).split())[:200]
             self._report(f"TensorBoard's files cannot be written ({why}); training goes on without them")
+
+
+def _flat(settings: Mapping[str, Any], path: str = "") -> Iterator[tuple[str, Any]]:
+    """Settings by their path, "optimizer.weight_decay"."""
+    for name, value in settings.items():
+        if isinstance(value, Mapping) and value:
+            yield from _flat(value, f"{path}{name}.")
+        else:
+            yield f"{path}{name}", value

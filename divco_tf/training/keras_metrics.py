@@ -61,10 +61,13 @@ class Means(keras.metrics.Metric):
         self.total.assign_add(tf.linalg.matvec(values, weight, transpose_a=True))
         self.count.assign_add(tf.reduce_sum(weight))
 
+    def read(self) -> tf.Tensor:
+        """The means in the order of `names`, float32 [len(names)]: one tensor, as each is a wait on a GPU."""
+        return tf.math.divide_no_nan(tf.convert_to_tensor(self.total.value), tf.convert_to_tensor(self.count.value))
+
     def result(self) -> dict[str, tf.Tensor]:
         """The means by name."""
-        means = tf.math.divide_no_nan(tf.convert_to_tensor(self.total.value), tf.convert_to_tensor(self.count.value))
-        return dict(zip(self.names, tf.unstack(means, num=len(self.names)), strict=True))
+        return dict(zip(self.names, tf.unstack(self.read(), num=len(self.names)), strict=True))
 
     def get_config(self) -> dict:
         """The constructor's arguments."""

@@ -11,6 +11,7 @@ from divco_tf.data.pipeline import ViewPipeline
 from divco_tf.data.sources import open_source
 from divco_tf.errors import InputError, Preempted, RunError
 from divco_tf.models.branch_stack import BranchStack
+from divco_tf.runs import hooks
 from divco_tf.runs.loop import train
 from divco_tf.runs.model_dir import load
 from divco_tf.runs.options import Options
@@ -46,7 +47,7 @@ def scalars(model_dir, writer: str) -> dict[str, dict[int, float]]:
     return {
         name: {event.step: float(tf.make_ndarray(event.tensor_proto)) for event in events.Tensors(name)}
         for name in events.Tags()["tensors"]
-        if name != "views"
+        if name not in ("views", "experiment", "config.gin")
     }
 
 
@@ -181,7 +182,7 @@ def test_tensorboard_has_every_metric_and_schedule(finished):
     values = scalars(model_dir, "train")
     assert set(values) == {
         *("loss", "cross_entropy", "cotraining", "accuracy", "branch0_accuracy", "branch1_accuracy"),
-        *("learning_rate", "cotraining_weight", "data_wait", "skipped_steps"),
+        *("branch_cross_entropy", "learning_rate", "cotraining_weight", "data_wait", "skipped_steps"),
     }
     assert all(sorted(by_step) == [2, 4, 6, 8, 10] for by_step in values.values())
     for step in (2, 10):
@@ -192,15 +193,41 @@ def test_tensorboard_has_every_metric_and_schedule(finished):
     for step, value in values["learning_rate"].items():
         assert value == pytest.approx(float(rate(step)), rel=1e-6)
     assert values["cotraining_weight"] == pytest.approx({2: 0.005, 4: 0.005, 6: 0.5, 8: 0.5, 10: 0.5})
-    tests = scalars(model_dir, "evaluation")
-    assert set(tests) == {
-        f"test/{name}"
-        for name in (
-            *("accuracy", "negative_log_likelihood", "calibration_error"),
-            *("branch0_accuracy", "branch1_accuracy"),
-        )
-    }
-    assert tests["test/accuracy"][10] == pytest.approx(evaluation.accuracy)
+    for step, value in values["branch_cross_entropy"].items():
+        assert value == pytest.approx(values["cross_entropy"][step] / 2)
+    tests = scalars(model_dir, "test")
+    parts = {"accuracy", "negative_log_likelihood", "calibration_error", "branch0_accuracy", "branch1_accuracy"}
+    assert set(tests) == parts and set(values) & parts == {"accuracy", "branch0_accuracy", "branch1_accuracy"}
+    assert tests["accuracy"][10] == pytest.approx(evaluation.accuracy)
+
+
+def test_a_short_run_has_a_point_every_step_and_a_long_one_a_thousand(tmp_path, monkeypatch):
+    runs.run(tmp_path / "short")
+    assert sorted(scalars(tmp_path / "short", "train")["loss"]) == list(range(1, 11))
+    monkeypatch.setattr(hooks, "POINTS", 4)
+    runs.run(tmp_path / "long")
+    assert sorted(scalars(tmp_path / "long", "train")["loss"]) == [3, 6, 9, 10]
+
+
+def test_tensorboard_has_the_config_as_text(tmp_path):
+    runs.run(tmp_path, operative_config="experiment.Experiment.epochs = 2\n")
+    texts = {}
+    for path in (tmp_path / "tensorboard" / "train").iterdir():
+        for event in tf.compat.v1.train.summary_iterator(str(path)):
+            for value in event.summary.value:
+                if value.metadata.plugin_data.plugin_name == "text":
+                    texts[value.tag] = value.tensor.string_val[0].decode()
+    assert texts["config.gin"] == "    experiment.Experiment.epochs = 2\n"
+    assert "| optimizer.weight_decay | `" in texts["experiment"]
+
+
+def test_who_watches_sees_the_end_and_no_line_of_a_step_is_reported(tmp_path, monkeypatch):
+    lines, seen = [], []
+    monkeypatch.setattr(hooks, "WATCHED_SECONDS", 0.0)
+    runs.run(tmp_path, report=lines.append, watch=seen.append, log_every=4)
+    assert [standing.step for standing in seen] == list(range(1, 11)) and not seen[-1].seconds_left
+    assert not any(line.startswith("step ") for line in lines)
+    assert any(line.startswith("loss: the sum of 2 branches' cross entropies") for line in lines)
 
 
 def test_logged_means_are_over_the_steps_since_the_last_log(tmp_path):

@@ -5,7 +5,7 @@ import time
 import pytest
 
 from divco_tf.runs import progress
-from divco_tf.runs.progress import Progress, StepTimes
+from divco_tf.runs.progress import Progress, Standing, StepTimes
 
 
 class Clock:
@@ -49,22 +49,32 @@ def test_a_long_run_takes_no_more_memory_and_tells_of_its_last_steps(monkeypatch
     assert max(len(value) for value in vars(times).values() if hasattr(value, "__len__")) == 10_000
 
 
-def test_a_line_comes_when_it_is_time_and_at_the_end(monkeypatch):
-    clock, times, lines = Clock(monkeypatch), StepTimes(), []
+def test_who_watches_is_told_when_it_is_time_and_at_the_end(monkeypatch):
+    clock, times, lines, seen = Clock(monkeypatch), StepTimes(), [], []
 
-    means = {"loss": 1.5, "cotraining": 0.25, "accuracy": 0.5}
-    line = Progress(0, 4, steps_per_epoch=2, batch_size=10, seconds=5.0, report=lines.append)
+    means = {"loss": 6.5, "cross_entropy": 6.0, "cotraining": 0.5, "accuracy": 0.5}
+    about = {"steps_per_epoch": 2, "batch_size": 10, "split_factor": 4, "seconds": 5.0}
+    progress = Progress(0, 4, **about, watch=seen.append, report=lines.append)
     for step, _ in enumerate(times.batches(clock.batches([0.0, 1.0, 1.0, 1.0])), start=1):
         clock.now += 3.0
         times.done()
-        if line.is_due(step):
-            line.show(step, means, times)
-    assert lines[0] == "first step: 3.0 s, tracing and compiling included"
-    assert [text.split("  ")[0] for text in lines[1:]] == ["step 2/4", "step 4/4"]
-    assert "loss 1.5000  cotraining 0.2500  accuracy 0.5000" in lines[1] and "data wait 25.0%" in lines[2]
-    assert "0.29 steps/s  3 images/s" in lines[1] and "0:07 left" in lines[1] and "memory " in lines[1]
-    end = line.told_at_the_end(4, times)
+        if step == 1:
+            progress.tell_first(times)
+        if progress.is_due(step):
+            progress.show(step, means, times)
+    assert lines == ["first step: 3.0 s, tracing and compiling included"]
+    assert [(standing.step, standing.epoch, standing.seconds_left) for standing in seen] == [(2, 1, 7), (4, 2, 0)]
+    assert str(seen[0]).startswith("step 2/4  epoch 1.00  loss 6.5000 = 4 branches x 1.5000 + cotraining 0.5000  acc")
+    assert "0.29 steps/s  3 images/s" in str(seen[0]) and str(seen[0]).endswith("0:07 left")
+    assert "data wait 25.0%" in str(seen[1]) and "memory " in str(seen[1])
+    end = progress.told_at_the_end(4, times)
     assert end.startswith("trained 4 steps to step 4 in 0:15") and "0 steps skipped" in end
+
+
+def test_one_network_has_one_loss():
+    about = {"step": 1, "total_steps": 2, "epoch": 1.0, "split_factor": 1, "loss": 1.1, "cross_entropy": 1.1}
+    rates = {"steps_per_second": 1.0, "images_per_second": 8.0, "data_wait": 0.0}
+    assert Standing(**about, **rates, cotraining=0.0, accuracy=0.5).losses == "loss 1.1000"
 
 
 def test_waiting_is_measured_by_the_clock():

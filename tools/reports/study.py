@@ -1,7 +1,7 @@
-"""The tables of docs/study.md, made of docs/study/results.jsonl and docs/study/judged: python -m tools.reports.study
+"""The tables and pictures of docs/study.md, made of what docs/study holds: python -m tools.reports.study
 
-They stand between two marks in the page, which is written anew. With --check nothing is written, and the status tells
-whether it is current.
+Tables stand between two marks in the page, which is written anew; pictures lie in docs/study. With --check nothing is
+written, and the status tells whether the tables are current.
 """
 
 import pathlib
@@ -13,6 +13,8 @@ import numpy as np
 
 from divco_tf.analysis.judged import Judged, load_judged
 from divco_tf.analysis.learning_curves import predict
+from divco_tf.analysis.report.differences import save_main_plot
+from divco_tf.analysis.report.effects import MEASURES
 from divco_tf.analysis.results import read_rows
 from divco_tf.analysis.statistics import compare
 from divco_tf.analysis.verdict import Verdict, verdicts
@@ -143,12 +145,14 @@ def page(text: str, cells: Found) -> str:
 
 
 def main() -> None:
-    """Writes the page, or checks it."""
+    """Writes the page and its pictures, or checks the page."""
     text = PAGE.read_text(encoding="utf-8")
     current = page(text, found())
     if "--check" in sys.argv[1:]:
         sys.exit(f"{PAGE} is not current; python -m tools.reports.study writes it" if text != current else 0)
     PAGE.write_text(current, encoding="utf-8")
+    for measure in MEASURES:
+        save_main_plot(FOLDER, FOLDER / f"{measure.name}.svg", measure=measure)
 
 
 if __name__ == "__main__":

@@ -202,10 +202,11 @@ def test_compiling_is_told_once_and_only_when_it_is_needed():
         assert not lines
         assert one(1) == 2 and other(1) == 0
         assert len(lines) == 1 and lines[0].startswith("compiling the operations of views")
+    assert len(lines) == 2 and lines[1].startswith("compiled in ")
     with random_numbers.compiling_told(lines.append):
         one(1)
         numba.njit(lambda number: number)(1)  # not ours
-    assert len(lines) == 1
+    assert len(lines) == 2
 
 
 def test_a_kernel_compiles_where_no_folder_can_hold_the_cache(monkeypatch):

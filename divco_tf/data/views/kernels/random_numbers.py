@@ -10,6 +10,7 @@ import functools
 import hashlib
 import importlib.resources
 import math
+import time
 from collections.abc import Callable, Iterator
 from importlib.resources.abc import Traversable
 
@@ -48,16 +49,18 @@ large ones, is inlined; but not all, since numba's own time grows with the squar
 
 @contextlib.contextmanager
 def compiling_told(report: Callable[[str], None]) -> Iterator[None]:
-    """Says, once and in one line, that kernels are compiled in this context: when they are not in the cache."""
-    told = []
+    """Says that kernels are compiled in this context, when they are not in the cache, and how long it took."""
+    told: list[float] = []
 
     def compiling(kernel: Callable) -> None:
         if kernel.__module__.startswith(f"{__package__}.") and not told:
-            told.append(kernel)
+            told.append(time.monotonic())
             report("compiling the operations of views: 5 to 15 s, once on a machine")
 
     with compat.compilations_told(compiling):
         yield
+    if told:
+        report(f"compiled in {time.monotonic() - told[0]:.1f} s; later runs find them")
 
 
 @functools.cache
