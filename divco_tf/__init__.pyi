@@ -44,6 +44,8 @@ from divco_tf.runs.loop import train as train
 from divco_tf.runs.model_dir import load as load
 from divco_tf.runs.options import Options as Options
 from divco_tf.runs.warm_start import WarmStart as WarmStart
+from divco_tf.serving.classifier import Classifier as Classifier
+from divco_tf.serving.classifier import Predictions as Predictions
 from divco_tf.serving.export import export as export
 from divco_tf.torch_files.checkpoint import read_checkpoint as read_checkpoint
 from divco_tf.training.cotraining import CoTrainingModel as CoTrainingModel

@@ -198,7 +198,9 @@ def check_model_dir(
 
 
 def load(model_dir: str | pathlib.Path, *, weights: str = "last") -> BranchStack:
-    """The stack of a run with its trained weights.
+    """The stack of a run with its trained weights: normalised views in, logits out.
+
+    `divco_tf.Classifier.load` takes files, or pixels as they are, and answers with names and probabilities.
 
     Args:
       model_dir: of `train`.

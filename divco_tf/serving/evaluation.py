@@ -44,7 +44,7 @@ def evaluate_saved_model(
     folder = find_version(path)
     record, names = read_record(folder), read_class_names(folder)
     source = open_source(dataset, split, data_dir=data_dir, held_out=held_out)
-    model, predict = _loaded(folder)
+    model, predict = loaded(folder)
     num_classes = predict.structured_outputs["probabilities"].shape[-1]
     if num_classes != source.num_classes:
         raise InputError(
@@ -84,7 +84,7 @@ def find_version(path: str | pathlib.Path) -> pathlib.Path:
     raise InputError(f"No SavedModel lies there. Received: {path}; pass an export_dir, or a version's folder in it.")
 
 
-def _loaded(folder: pathlib.Path) -> tuple[Any, tf.types.experimental.ConcreteFunction]:
+def loaded(folder: pathlib.Path) -> tuple[Any, tf.types.experimental.ConcreteFunction]:
     """The SavedModel and its signature `images`, which takes and gives what `export_stack` says."""
     try:
         with files.without_patterns(folder) as readable:

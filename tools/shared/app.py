@@ -81,7 +81,8 @@ def run(
         (`load_tensorflow`), so that --help and a misspelt name answer at once. Its module's docstring heads --help.
       program: the name in messages, "divco-train".
       commands: what may, and must, stand beside the flags: ("step",) for `divco-benchmark step`.
-      operand: what else must stand there, which `main` is called with: "DIR" for `divco-report DIR`.
+      operand: what else must stand there, which `main` is called with: "DIR" for `divco-report DIR`. One that ends
+        with "..." may be several.
       usage: what stands behind the program's name, and command, for --help.
 
     The exit status is 0, also where a reader of stdout has gone (`| head`); 2 after an InputError, a complaint of gin
@@ -193,7 +194,7 @@ def _parse_flags(
         _fail(program, f"Unknown command. Received: {arguments[0]}.{did_you_mean(arguments[0], commands)}")
     if operand and not arguments:
         _fail(program, f"{operand} is missing. Received: none; {program} {operand} works.")
-    if len(arguments) > bool(commands or operand):
+    if len(arguments) > bool(commands or operand) and not operand.endswith("..."):
         _fail(program, f"Too many arguments. Received: {arguments[-1]}; the rest is given by flags, as --name=value.")
     if flags.FLAGS["verbosity"].using_default_value:
         flags.FLAGS.verbosity = logging.WARNING  # INFO is TFDS and others telling what they do

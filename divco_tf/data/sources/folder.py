@@ -9,12 +9,11 @@ from typing import Any
 import numpy as np
 
 from divco_tf.data.datasets import Dataset
-from divco_tf.data.decoding import PREFIX_BYTES
 from divco_tf.data.preprocessing import Preprocessing
 from divco_tf.data.sources.encoded import EncodedSource
 from divco_tf.data.sources.fingerprints import FILES, file_parts
 from divco_tf.data.sources.layout import WOULD_WORK, Layout, composed, find_layout
-from divco_tf.data.sources.listing import Listing, why_no_bytes
+from divco_tf.data.sources.listing import Listing, image_bytes
 from divco_tf.data.sources.parallel import from_disk
 from divco_tf.data.sources.request import Request
 from divco_tf.data.sources.splits import in_split
@@ -49,16 +48,10 @@ class ImageFolder(EncodedSource):
 
     def encoded(self, index: int) -> bytes:
         """The bytes of the file at `index`; of what is no image, however large, only the first are read."""
-        path = self.root / self.paths[index]
         try:
-            with open(path, "rb", buffering=0) as file:
-                cause = why_no_bytes(path.name, file.read(PREFIX_BYTES), os.fstat(file.fileno()).st_size)
-                if cause is None:
-                    file.seek(0)
-                    return file.readall()
-        except OSError as error:
-            raise self.bad(index, error.strerror or str(error)) from error
-        raise self.bad(index, cause)
+            return image_bytes(self.root / self.paths[index])
+        except ValueError as error:
+            raise self.bad(index, str(error)) from error
 
     def name_of(self, index: int) -> str:
         """The file's path, as it can be printed."""

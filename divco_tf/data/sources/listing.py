@@ -153,6 +153,23 @@ def why_no_image(path: str) -> str | None:
         return f"cannot be read ({error.strerror})"
 
 
+def image_bytes(path: str | os.PathLike[str]) -> bytes:
+    """What an image file holds; of what is no image, however large, only the first bytes are read.
+
+    Raises:
+      ValueError: it cannot be read, or is no image. The message is the cause, without the file's name.
+    """
+    try:
+        with open(path, "rb", buffering=0) as file:
+            cause = why_no_bytes(os.path.basename(path), file.read(PREFIX_BYTES), os.fstat(file.fileno()).st_size)
+            if cause is None:
+                file.seek(0)
+                return file.readall()
+    except OSError as error:
+        raise ValueError(error.strerror or str(error)) from error
+    raise ValueError(cause)
+
+
 def why_no_bytes(name: str, prefix: bytes, size: int) -> str | None:
     """The same of a file that is called `name`, begins with `prefix` and has `size` bytes."""
     if not prefix:
