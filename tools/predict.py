@@ -19,7 +19,7 @@ from absl import flags
 
 from divco_tf import files
 from divco_tf.errors import InputError, RunError, shown
-from divco_tf.tools.shared import answers, app, configs, streams
+from divco_tf.tools.shared import answers, app, configs, progress, streams
 
 if TYPE_CHECKING:
     from divco_tf.serving.classifier import Classifier
@@ -107,12 +107,14 @@ def _answer(classifier: "Classifier", paths: tuple[str, ...], out: TextIO) -> in
         out, classifier.class_names, paths, top=_TOP.value, branches=_BRANCHES.value
     )
     done = unread = 0
-    for predictions in classifier.stream(paths, batch_size=_BATCH_SIZE.value):
+    rows_shown = not _OUT.value and sys.stdout.isatty()  # they are progress themselves
+    images = progress.counted(paths, len(paths), what="images", quiet=rows_shown)
+    for predictions in classifier.stream(images, batch_size=_BATCH_SIZE.value):
         of_batch = paths[done : done + len(predictions)]
         for path, error in zip(of_batch, predictions.errors, strict=True):
             if error is not None:
                 unread += 1
-                streams.warn(f"cannot be read: {shown(path)} ({error})")
+                progress.warn(f"cannot be read: {shown(path)} ({error})")
         writer.write(of_batch, predictions)
         done += len(predictions)
     writer.close()

@@ -92,6 +92,17 @@ def counted(items: Iterable[Item], total: int, *, what: str, quiet: bool = False
             bar.update()
 
 
+def warn(line: str) -> None:
+    """Prints a line on stderr, above what `counted` shows."""
+    if not _in_terminal():
+        streams.warn(line)
+        return
+    from tqdm import tqdm
+
+    with tqdm.external_write_mode(file=sys.stderr):
+        streams.warn(line)
+
+
 def _in_terminal() -> bool:
     return sys.stderr.isatty()
 
