@@ -88,6 +88,7 @@ def _shard(found: list["Cell"]) -> list["Cell"]:
 def _run_here(sweep: "Sweep", name: str) -> None:
     """One cell; a failure is its row, and the exit status."""
     from divco_tf.runtime.compute import resolve_jit, share_cores
+    from divco_tf.tools.shared.progress import live
 
     cell = next((cell for cell in sweep.cells if cell.name == name), None)
     if cell is None:
@@ -97,7 +98,8 @@ def _run_here(sweep: "Sweep", name: str) -> None:
         experiment = sweep.experiment_of(cell)
         if not resolve_jit(sweep.options.jit):
             share_cores(experiment.split_factor)
-        sweep.run_cell(cell, report=streams.tell)
+        with live() as shown:
+            sweep.run_cell(cell, report=shown.tell, watch=shown.watch)
     except Preempted:
         raise
     except (InputError, RunError) as error:

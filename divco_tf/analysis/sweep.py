@@ -20,6 +20,7 @@ from divco_tf.analysis.results import add_row, read_rows
 from divco_tf.errors import InputError, Preempted, RunError
 from divco_tf.runs.experiment import Experiment
 from divco_tf.runs.options import Options
+from divco_tf.runs.progress import Standing
 from divco_tf.runs.records.experiment_json import read_json, told_difference, versions
 
 RECORD = "sweep.json"
@@ -156,8 +157,18 @@ class Sweep:
         """The row of a cell that failed."""
         add_row(self.folder, {"cell": cell.name, "arguments": cell.arguments, "status": "failed", "reason": reason})
 
-    def run_cell(self, cell: Cell, *, report: Callable[[str], None] = lambda line: None) -> dict[str, Any]:
+    def run_cell(
+        self,
+        cell: Cell,
+        *,
+        report: Callable[[str], None] = lambda line: None,
+        watch: Callable[[Standing], None] | None = None,
+    ) -> dict[str, Any]:
         """Trains and judges a cell in this process, and adds its row.
+
+        Args:
+          cell: which.
+          report, watch: as `train`'s.
 
         Raises:
           InputError, RunError, Preempted: as `train` does.
@@ -169,7 +180,8 @@ class Sweep:
         # `outputs` answers to the test images once, below.
         options = dataclasses.replace(self.options, evaluate_test=self.test and not experiment.held_out)
         model_dir = self.model_dir(cell)
-        train(experiment, model_dir=model_dir, data_dir=self.data_dir, options=options, report=report)
+        told = {"report": report, "watch": watch}
+        train(experiment, model_dir=model_dir, data_dir=self.data_dir, options=options, **told)
         splits = ["held_out"] * bool(experiment.held_out) + ["test"] * self.test
         found = {
             split: outputs(model_dir, split=split, data_dir=self.data_dir, weights=weights_judged(experiment))

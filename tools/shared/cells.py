@@ -44,7 +44,7 @@ class Commands:
           RunError: it was killed, or fell over.
         """
         command = [sys.executable, "-m", "divco_tf.tools.sweep", *self.of(cell)[1:]]
-        process = subprocess.Popen(command, stdout=subprocess.DEVNULL)
+        process = subprocess.Popen(command, stdout=subprocess.DEVNULL)  # stderr shows the live line of the cell
         before = {number: signal.signal(number, lambda number, _: process.send_signal(number)) for number in _PASSED_ON}
         try:
             status = process.wait()
