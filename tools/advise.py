@@ -1,4 +1,4 @@
-"""Tells whether dividing pays on your own data: divco-advise --data_dir photos --minutes 60 --out advice
+"""Tells whether dividing pays on your own data: divco-advise --data_dir=photos --minutes=60 --out=advice
 
 Trains S = 1, 2, 4 at equal multiply-adds with several seeds, as many as fit into the time, and says before how long it
 takes. Test images are opened at the very end. Where all images are too many for the time, it trains on parts of them
@@ -16,7 +16,7 @@ from absl import flags
 from divco_tf import files
 from divco_tf.data.datasets import DATASETS
 from divco_tf.errors import InputError
-from divco_tf.tools.shared import app, configs, streams
+from divco_tf.tools.shared import app, streams
 from divco_tf.tools.shared.cells import Commands
 
 if TYPE_CHECKING:
@@ -31,30 +31,30 @@ _DEFAULT_CONFIGS = {
     "cifar10": "cifar10/wide_resnet10_2_split1_cpu",
     "image_folder": "image_folder/wide_resnet16_8_split1",
 }
-_CONFIG = flags.DEFINE_string("config", None, "The recipe; by default one that is shipped for --dataset.")
-_BIND = flags.DEFINE_multi_string("bind", [], "One more gin binding, which wins over the config.")
+_CONFIG = app.ConfigFlags("The recipe; one that is shipped for --dataset unless given. It may stand alone.")
 _DATASET = flags.DEFINE_enum("dataset", "image_folder", sorted(DATASETS), "Whose images.")
 _DATA_DIR = app.data_dir_flag()
 _BACKBONE = flags.DEFINE_string("backbone", None, "The large network; the config's unless given.")
 _SPLIT_FACTORS = flags.DEFINE_list("split_factors", ["1", "2", "4"], "Each S to try; 1 is always among them.")
-_MINUTES = flags.DEFINE_float("minutes", None, "How long it may take, required.", required=True, lower_bound=0.0)
+_MINUTES = flags.DEFINE_float("minutes", None, "How long it may take.", lower_bound=0.0)
 _OUT = flags.DEFINE_string("out", "advice", "The folder of the sweep.")
 _DRY_RUN = flags.DEFINE_bool("dry_run", False, "Say what would be trained and how long it takes, and end.")
+_JSON = app.json_flag("Print the answer, or the plan of --dry_run, as JSON alone on stdout; progress goes to stderr.")
+_QUIET = app.quiet_flag()
 
 
 def main() -> None:
     """Plans, trains, judges, and tells the answer."""
     split_factors = _split_factors()
-    config = _CONFIG.value or _default_config()
-    configs.find_config(config)
+    config = _CONFIG.name or _default_config()
+    _CONFIG.check(config)
     app.load_tensorflow()
     from divco_tf.analysis.grid import cells
     from divco_tf.analysis.sweep import Sweep
 
-    bind = _bindings(config)
-    configs.parse_config(config, bind)
-    experiment = configs.experiment()
-    options = dataclasses.replace(configs.options(), evaluate_every=0, contact_sheet=False)
+    set_to = _settings(config)
+    experiment, options = _CONFIG.parse(config, more=set_to)
+    options = dataclasses.replace(options, evaluate_every=0, contact_sheet=False)
     source = experiment.open("train", data_dir=_DATA_DIR.value)
     grids = _planned(experiment, source, split_factors, options)
     if _DRY_RUN.value:
@@ -69,7 +69,8 @@ def main() -> None:
     )
     training.begin()
     files.write_json(training.folder / _PLAN, {"grids": grids, "split_factors": split_factors})
-    commands = Commands(config=config, bind=bind, grid=grids, out=_OUT.value, data_dir=_DATA_DIR.value, test=False)
+    where = {"out": _OUT.value, "data_dir": _DATA_DIR.value}
+    commands = Commands(config=config, set=[*_CONFIG.set, *set_to], bind=_CONFIG.bind, grid=grids, test=False, **where)
     training.run(run_cell=lambda cell: commands.run(cell.name), report=streams.tell)
     streams.tell("all are trained; now the test images")
     judging, commands = (dataclasses.replace(each, test=True) for each in (training, commands))
@@ -95,15 +96,11 @@ def _default_config() -> str:
     return _DEFAULT_CONFIGS[_DATASET.value]
 
 
-def _bindings(config: str) -> list[str]:
-    """Those of the user, the backbone, and a tenth of the training images held out where the config holds out none."""
-    bind = list(_BIND.value)
-    if _BACKBONE.value:
-        bind.append(f'experiment.Experiment.backbone="{_BACKBONE.value}"')
-    configs.parse_config(config, bind)
-    if not configs.experiment().held_out:
-        bind.append("experiment.Experiment.held_out=0.1")
-    return bind
+def _settings(config: str) -> list[str]:
+    """The backbone, and a tenth of the training images held out where the config holds out none."""
+    set_to = [f"backbone={_BACKBONE.value}"] if _BACKBONE.value else []
+    experiment, _ = _CONFIG.parse(config, more=set_to, echo=False)
+    return set_to if experiment.held_out else [*set_to, "held_out=0.1"]
 
 
 def _planned(experiment: "Experiment", source: "Source", split_factors: list[int], options: "Options") -> list[str]:
@@ -135,21 +132,33 @@ def _tell(sweep: "Sweep", images: int) -> None:
 
     rows = read_rows(sweep.folder)
     failed = [row for row in rows if row["status"] == "failed"]
-    for row in failed:
-        print(f"failed: {row['cell']}: {row['reason']}")
     names = [row["cell"] for row in rows if "test" in row]
     judged = {name: load_judged(sweep.folder / "judged" / f"{name}.npz")["test"] for name in names}
     advice = advise(gathered(rows, judged, images=images), images=images)
-    print(*advice.sentences, sep="\n")
     page = sweep.folder / "report.html"
     told = shlex.join(["divco-advise", *sys.argv[1:]])
     files.write_text(page, report(sweep.folder, data_dir=_DATA_DIR.value, command=told))
+    failures = {row["cell"]: row["reason"] for row in failed}
+    if _JSON.value:
+        app.print_json({"sentences": advice.sentences, "failed": failures, "report": str(page)})
+        return
+    print(*(f"failed: {cell}: {reason}" for cell, reason in failures.items()), *advice.sentences, sep="\n")
     print(f"with plots and tables: {page}")
 
 
 def run() -> None:
     """The console script."""
-    app.run(main, program="divco-advise")
+    app.run(
+        main,
+        program="divco-advise",
+        required=("minutes",),
+        common=("dataset", "data_dir", "backbone", "out", "dry_run"),
+        behind="[CONFIG] [--flag=value ...]",
+        examples=(
+            "divco-advise --dataset=digits --minutes=30 --out=advice",
+            "divco-advise --data_dir=photos --backbone=wide_resnet10_2 --minutes=60 --out=advice",
+        ),
+    )
 
 
 if __name__ == "__main__":

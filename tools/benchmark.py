@@ -22,18 +22,16 @@ else meanwhile. PyTorch is timed beside in a checkout, where it is installed.
 """
 
 import importlib
-import inspect
-import json
 import pathlib
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 
 from absl import flags
 
 from divco_tf import files
 from divco_tf.errors import InputError
-from divco_tf.tools.shared import app, streams
+from divco_tf.tools.shared import app, streams, unimported
 
 COMMANDS = {  # and the module whose `run` takes the flags of its parameters' names, and has their defaults
     **{name: name for name in ("step", "grouped", "views", "memory", "scaling", "xla")},
@@ -41,6 +39,8 @@ COMMANDS = {  # and the module whose `run` takes the flags of its parameters' na
     **{"compile": "compile_time", "input": "input_pipeline"},
 }
 _OUT = flags.DEFINE_string("out", None, "A file for the result as JSON; without it JSON follows the table.")
+_JSON = app.json_flag("Print the result as JSON alone on stdout, without the table; progress goes to stderr.")
+_QUIET = app.quiet_flag()
 PARAMETERS = (
     flags.DEFINE_string("backbone", None, "A registered backbone; wide_resnet40_1 unless given."),
     flags.DEFINE_list("backbones", None, "What `compile`, `scaling`, `xla`, `latency` run; each has its list."),
@@ -65,22 +65,28 @@ def main(command: str) -> None:
     """Runs the command, prints its table and its JSON."""
     if _OUT.value:
         _check_out(pathlib.Path(_OUT.value))
+    arguments = _arguments(command)
     app.load_tensorflow()
-    run = run_of(command)
-    result = run(**_arguments(command, run), report=streams.tell)
+    result = run_of(command)(**arguments, report=streams.tell)
     from divco_tf.tools.benchmarks.step import machine
+
+    if not _JSON.value:
+        _print_tables(result)
+    told = {"command": " ".join(["divco-benchmark", *sys.argv[1:]]), "machine": machine()}
+    text = app.as_json({**told, "settings": result["settings"], "systems": result["systems"]})
+    if _OUT.value:
+        pathlib.Path(_OUT.value).write_text(text + "\n")
+    if _JSON.value or not _OUT.value:
+        print(text)
+
+
+def _print_tables(result: Mapping[str, Any]) -> None:
     from divco_tf.tools.shared.tables import table
 
     for head, rows in result.get("tables") or [(result["head"], result["rows"])]:
         print(table(head, rows), end="\n\n" if "tables" in result else "\n")
     if "conclusion" in result:
         print(result["conclusion"])
-    told = {"command": " ".join(["divco-benchmark", *sys.argv[1:]]), "machine": machine()}
-    text = json.dumps({**told, "settings": result["settings"], "systems": result["systems"]}, indent=1)
-    if _OUT.value:
-        pathlib.Path(_OUT.value).write_text(text + "\n")
-    else:
-        print(text)
 
 
 def run_of(command: str) -> Callable[..., dict[str, Any]]:
@@ -100,13 +106,19 @@ def run_of(command: str) -> Callable[..., dict[str, Any]]:
         ) from error
 
 
-def _arguments(command: str, run: Callable[..., Any]) -> dict[str, Any]:
+def flags_of(command: str) -> list[str]:
+    """The names of the flags that a command takes."""
+    takes = unimported.parameters_of(f"divco_tf.tools.benchmarks.{COMMANDS[command]}", "run")
+    return [*(flag.name for flag in PARAMETERS if flag.name in takes), "out", "json", "quiet"]
+
+
+def _arguments(command: str) -> dict[str, Any]:
     """The flags that were given, for a command that takes them."""
     given = {flag.name: flag.value for flag in PARAMETERS if flag.present}
-    takes = inspect.signature(run).parameters
+    takes = flags_of(command)
     for name in given:
         if name not in takes:
-            taken = ", ".join(f"--{flag.name}" for flag in (*PARAMETERS, _OUT) if flag.name in (*takes, "out"))
+            taken = ", ".join(f"--{flag}" for flag in takes)
             raise InputError(f"`{command}` has no --{name}. Received: --{name}; it takes {taken}.")
     for name, example in (("split_factors", "1,2,4"), ("batch_sizes", "1,32")):
         for text in given.get(name, ()):
@@ -126,7 +138,16 @@ def _check_out(path: pathlib.Path) -> None:
 
 def run() -> None:
     """The console script."""
-    app.run(main, program="divco-benchmark", commands=tuple(COMMANDS))
+    app.run(
+        main,
+        program="divco-benchmark",
+        commands=tuple(COMMANDS),
+        flags_of=flags_of,
+        examples=(
+            "divco-benchmark step --help",
+            "divco-benchmark step --backbone=wide_resnet40_1 --split_factor=4 --out=step.json",
+        ),
+    )
 
 
 if __name__ == "__main__":

@@ -11,12 +11,11 @@ from absl import flags
 from divco_tf.tools.shared import app, configs
 
 _MODEL_DIR = app.model_dir_flag()
-_EXPORT_DIR = flags.DEFINE_string(
-    "export_dir", None, "Where versions lie, each in a folder of its number; required.", required=True
-)
+_EXPORT_DIR = flags.DEFINE_string("export_dir", None, "Where versions lie, each in a folder of its number.")
 _WEIGHTS = flags.DEFINE_enum("weights", "last", ["last", "best", "ema"], "Of the run.")
 _VERSION = flags.DEFINE_integer("version", None, "The version's number; one more than the highest unless given.")
 _BRANCH_PROBABILITIES = flags.DEFINE_bool("branch_probabilities", False, "Return each branch's probabilities too.")
+_JSON = app.json_flag("Print where it lies, from which weights, and its signatures, as JSON.")
 
 
 def main() -> None:
@@ -33,6 +32,10 @@ def main() -> None:
             weights=_WEIGHTS.value,
             branch_probabilities=_BRANCH_PROBABILITIES.value,
         ).resolve()
+    if _JSON.value:
+        weights = read_record(folder)["weights_from"]
+        app.print_json({"folder": folder, "weights": weights, "signatures": signature_lines(folder)})
+        return
     print(f"exported {read_record(folder)['weights_from']}\n      to {folder}\n\nsignatures")
     for line in signature_lines(folder):
         print(f"  {line}")
@@ -58,7 +61,13 @@ def server_line(base_path: pathlib.Path) -> str:
 
 def run() -> None:
     """The console script divco-export."""
-    app.run(main, program="divco-export")
+    app.run(
+        main,
+        program="divco-export",
+        required=("model_dir", "export_dir"),
+        common=("weights", "version"),
+        examples=("divco-export --model_dir=runs/digits --export_dir=exports/digits --weights=best",),
+    )
 
 
 if __name__ == "__main__":

@@ -10,9 +10,7 @@ from absl import flags
 
 from divco_tf.tools.shared import app
 
-_CHECKPOINT = flags.DEFINE_string(
-    "checkpoint", None, "The file, required: .pth.tar or .pth, of torch.save, or .safetensors.", required=True
-)
+_CHECKPOINT = flags.DEFINE_string("checkpoint", None, "The file: .pth.tar or .pth, of torch.save, or .safetensors.")
 _WEIGHTS = flags.DEFINE_string(
     "weights",
     None,
@@ -20,7 +18,7 @@ _WEIGHTS = flags.DEFINE_string(
 )
 _BACKBONE = flags.DEFINE_string("backbone", None, "The name of a registered backbone.")
 _SPLIT_FACTOR = flags.DEFINE_integer("split_factor", 1, "S, the number of small networks.")
-_NUM_CLASSES = flags.DEFINE_integer("num_classes", None, "K, required.", required=True)
+_NUM_CLASSES = flags.DEFINE_integer("num_classes", None, "K.")
 _IMAGE_SIZE = flags.DEFINE_integer("image_size", None, "Pixels a side; the dataset's unless given.")
 _DATASET = flags.DEFINE_string(
     "dataset", None, "Whose images it takes, normalised that way; unless given, the authors' of so many classes."
@@ -60,7 +58,16 @@ def main() -> None:
 
 def run() -> None:
     """The console script divco-import."""
-    app.run(main, program="divco-import")
+    app.run(
+        main,
+        program="divco-import",
+        required=("checkpoint", "num_classes", "model_dir"),
+        common=("backbone", "split_factor"),
+        examples=(
+            "divco-import --checkpoint=model.pth.tar --backbone=wide_resnet28_10 --split_factor=4 --num_classes=100 "
+            "--model_dir=runs/theirs",
+        ),
+    )
 
 
 if __name__ == "__main__":

@@ -1,13 +1,13 @@
 """Starts a command as several workers of one job on this computer, to try what several hosts will do:
 
-  divco-launch 2 divco-train --config digits/wide_resnet10_2_split4 --model_dir runs/two \\
-    --bind 'options.Options.strategy="multi_worker_mirrored"'
+  divco-launch 2 divco-train digits/wide_resnet10_2_split4 --model_dir runs/two --set strategy=multi_worker_mirrored
 
 On real hosts every one runs the same command with its own TF_CONFIG, as printed here. Each line is led by its worker's
 number. When one worker fails, so do the others, within about a minute; Ctrl-C and SIGTERM go to all of them. The exit
 status is the first worker's that failed.
 """
 
+import importlib.metadata
 import json
 import os
 import signal
@@ -19,6 +19,7 @@ from collections.abc import Sequence
 from typing import BinaryIO
 
 from divco_tf.errors import InputError
+from divco_tf.registry import did_you_mean
 from divco_tf.tools.shared import app, streams
 
 
@@ -70,9 +71,10 @@ def _started(command: Sequence[str], environment: dict[str, str]) -> subprocess.
             start_new_session=True,
         )
     except OSError as error:
+        scripts = [point.name for point in importlib.metadata.distribution("divco_tf").entry_points]
         raise InputError(
-            f"The command cannot be started ({error.strerror}). Received: {command[0]}; divco-launch 2 divco-train ... "
-            "works."
+            f"The command cannot be started ({error.strerror}). Received: {command[0]}."
+            f"{did_you_mean(command[0], scripts)} divco-launch 2 divco-train ... works."
         ) from error
 
 
@@ -90,7 +92,7 @@ def run() -> None:
     environment = dict(os.environ)  # as it was given to us
     split = next((place for place, text in enumerate(sys.argv) if place and not text.startswith("-")), len(sys.argv))
     sys.argv, (count, *command) = sys.argv[:split], sys.argv[split:] or [""]
-    app.run(lambda: main(count, command, environment), program="divco-launch", usage="WORKERS COMMAND ...")
+    app.run(lambda: main(count, command, environment), program="divco-launch", behind="WORKERS COMMAND ...")
 
 
 if __name__ == "__main__":

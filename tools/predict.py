@@ -24,7 +24,7 @@ from divco_tf.tools.shared import answers, app, configs, progress, streams
 if TYPE_CHECKING:
     from divco_tf.serving.classifier import Classifier
 
-_MODEL_DIR = app.model_dir_flag(required=False)
+_MODEL_DIR = app.model_dir_flag()
 _SAVED_MODEL = flags.DEFINE_string("saved_model", None, "An exported SavedModel; it or --model_dir is required.")
 _WEIGHTS = flags.DEFINE_enum("weights", "last", ["last", "best", "ema"], "Of a run.")
 _TOP = flags.DEFINE_integer("top", 3, "So many of the most probable classes.", lower_bound=1)

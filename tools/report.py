@@ -21,6 +21,7 @@ _BASELINE = flags.DEFINE_string(
 )
 _LATENCY = flags.DEFINE_string("latency", None, "A JSON file of divco-benchmark latency --out.")
 _DATA_DIR = app.data_dir_flag()
+_JSON = app.json_flag("Print where the page lies, and its size, as JSON.")
 
 
 def main(folder: str) -> None:
@@ -46,12 +47,22 @@ def main(folder: str) -> None:
         )
     files.make_writable(out.parent, "folder of --out")
     files.write_text(out, page)
-    print(f"{out}: {len(page.encode()) / 1e6:.1f} MB")
+    size = len(page.encode())
+    if _JSON.value:
+        app.print_json({"page": out, "bytes": size})
+    else:
+        print(f"{out}: {size / 1e6:.1f} MB")
 
 
 def run() -> None:
     """The console script."""
-    app.run(main, program="divco-report", operand="DIR")
+    app.run(
+        main,
+        program="divco-report",
+        operand="DIR",
+        common=("out", "baseline", "data_dir"),
+        examples=("divco-report sweeps/digits --out=report.html", "divco-report runs/digits"),
+    )
 
 
 if __name__ == "__main__":

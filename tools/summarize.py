@@ -6,8 +6,6 @@ shapes: no weights are built. Several split factors, --split_factor 2,3,4, are c
 """
 
 import dataclasses
-import json
-import sys
 import time
 from collections.abc import Callable
 from typing import TYPE_CHECKING
@@ -16,7 +14,7 @@ from absl import flags
 
 from divco_tf.errors import InputError
 from divco_tf.models.divide import BUDGETS, RULES
-from divco_tf.tools.shared import app
+from divco_tf.tools.shared import app, streams
 
 if TYPE_CHECKING:
     from divco_tf.models.summary import Summary
@@ -38,6 +36,7 @@ _LIST = flags.DEFINE_bool("list", False, "Print every registered backbone with t
 _ALL = flags.DEFINE_bool("all", False, "Print the sizes of every registered backbone by split factor (minutes).")
 _PAPER = flags.DEFINE_bool("paper", False, "Print the paper's rows, published sizes against computed ones (minutes).")
 _MARKDOWN = flags.DEFINE_bool("markdown", False, "Print --all or --paper as a page of Markdown.")
+_QUIET = app.quiet_flag()
 
 
 def main() -> None:
@@ -47,13 +46,19 @@ def main() -> None:
         raise InputError(f"Several tables at once. Received: --{', --'.join(tables)}; give one of them.")
     if _MARKDOWN.value and tables not in (["all"], ["paper"]):
         raise InputError("--markdown is of --all and --paper. Received: neither; add one of them.")
+    if _MARKDOWN.value and _JSON.value:
+        raise InputError("A table is JSON or Markdown. Received: --json and --markdown; give one of them.")
     {"list": _print_list, "all": _print_all, "paper": _print_paper}.get("".join(tables), _print_summary)()
 
 
 def _print_list() -> None:
-    from divco_tf.tools.reports.backbone_table import list_backbones
+    from divco_tf.models.backbones.registry import BACKBONES
+    from divco_tf.tools.reports.backbone_table import list_backbones, split_factors
 
-    print(list_backbones())
+    if _JSON.value:
+        app.print_json([{"backbone": name, "split_factors": split_factors(name)} for name in BACKBONES.names()])
+    else:
+        print(list_backbones())
 
 
 def _print_all() -> None:
@@ -61,7 +66,11 @@ def _print_all() -> None:
     from divco_tf.models.backbones.registry import BACKBONES
     from divco_tf.tools.reports.backbone_table import backbone_table, summaries
 
-    print(backbone_table(summaries(BACKBONES.names(), _progress()), markdown=_MARKDOWN.value))
+    found = summaries(BACKBONES.names(), _progress())
+    if _JSON.value:
+        app.print_json([dataclasses.asdict(summary) for summary in found])
+    else:
+        print(backbone_table(found, markdown=_MARKDOWN.value))
 
 
 def _print_paper() -> None:
@@ -69,7 +78,11 @@ def _print_paper() -> None:
     from divco_tf.tools.reports.paper_rows import count_rows, paper_table, paper_tables
 
     rows = paper_tables()["rows"]
-    print(paper_table(rows, count_rows(rows, _progress()), markdown=_MARKDOWN.value))
+    counts = count_rows(rows, _progress())
+    if _JSON.value:
+        app.print_json([{**row, "counted": dataclasses.asdict(counts[row["config"]])} for row in rows])
+    else:
+        print(paper_table(rows, counts, markdown=_MARKDOWN.value))
 
 
 def _progress(*, seconds: float = 5.0) -> Callable[[str], None]:
@@ -80,7 +93,7 @@ def _progress(*, seconds: float = 5.0) -> Callable[[str], None]:
         nonlocal told
         if time.monotonic() - told >= seconds:
             told = time.monotonic()
-            print(line, file=sys.stderr, flush=True)
+            streams.note(line)
 
     return report
 
@@ -106,7 +119,7 @@ def _print_summary() -> None:
     ]
     if _JSON.value:
         records = [dataclasses.asdict(summary) for summary in summaries]
-        print(json.dumps(records[0] if len(records) == 1 else records, indent=1))
+        app.print_json(records[0] if len(records) == 1 else records)
     elif len(summaries) == 1:
         print(_branches(*summaries))
     else:
@@ -163,7 +176,15 @@ def _named(values: dict[str, float]) -> str:
 
 def run() -> None:
     """The console script."""
-    app.run(main, program="divco-summarize")
+    app.run(
+        main,
+        program="divco-summarize",
+        common=("backbone", "split_factor", "num_classes", "image_size", "list"),
+        examples=(
+            "divco-summarize --backbone=wide_resnet28_10 --split_factor=4 --num_classes=100",
+            "divco-summarize --backbone=wide_resnet28_10 --split_factor=2,3,5 --rule=budget --json",
+        ),
+    )
 
 
 if __name__ == "__main__":

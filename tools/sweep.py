@@ -1,6 +1,6 @@
 """Trains a grid of experiments, and judges each on all metrics:
 
-  divco-sweep --config digits/wide_resnet10_2_split1 --grid "split_factor=1,4; seed=0..5" --out sweeps/digits
+  divco-sweep digits/wide_resnet10_2_split1 --grid "split_factor=1,4; seed=0..5" --out sweeps/digits
 
 A row a cell in OUT/results.jsonl; what each answers to every image lies in OUT/predictions. The same command goes on
 where it stopped, two processes with one OUT share the cells, and a cell that fails is a row with its reason. --list
@@ -15,60 +15,64 @@ from typing import TYPE_CHECKING
 from absl import flags
 
 from divco_tf.errors import InputError, Preempted, RunError
-from divco_tf.tools.shared import app, configs, streams
+from divco_tf.tools.shared import app, settings, streams
 from divco_tf.tools.shared.cells import Commands
 
 if TYPE_CHECKING:
     from divco_tf.analysis.grid import Cell
     from divco_tf.analysis.sweep import Sweep
 
-_CONFIG, _BIND = app.config_flags()
+_CONFIG = app.ConfigFlags()
 _GRID = flags.DEFINE_multi_string(
     "grid",
-    None,
+    [],
     'Fields of the experiment and their values, all combinations: "split_factor=1,4; seed=0..5; cotraining.loss=js". '
-    "Several grids are one after the other. Required.",
-    required=True,
+    "Several grids are one after the other.",
 )
-_OUT = flags.DEFINE_string("out", None, "The sweep's folder, required.", required=True)
+_OUT = flags.DEFINE_string("out", None, "The sweep's folder.")
 _DATA_DIR = app.data_dir_flag()
 _SHARD = flags.DEFINE_string("shard", None, "i/n: the i-th of n parts of the cells, 1/n to n/n.")
 _LIST = flags.DEFINE_bool("list", False, "Print the command of each cell that is left, and end.")
 _RETRY = flags.DEFINE_bool("retry_failed", False, "Run again what has failed before.")
 _TEST = flags.DEFINE_bool("test", True, "Judge on the test images; --notest opens none, and judges on held-out ones.")
 _CELL = flags.DEFINE_string("cell", None, "Run this cell alone, by the name that --list tells, in this process.")
+_JSON = app.json_flag("Print the rows of --grid's cells, or what --list lists, as JSON alone on stdout.")
+_QUIET = app.quiet_flag()
 
 
 def main() -> None:
     """Runs what is left of the sweep."""
     from divco_tf.analysis.grid import cells
 
-    found = _shard(cells(_GRID.value))
-    configs.find_config(_CONFIG.value)
+    found = _shard([settings.of_experiment(cell) for cell in cells(_GRID.value)])
+    _CONFIG.check()
     app.load_tensorflow()
     from divco_tf.analysis.sweep import Sweep
 
-    configs.parse_config(_CONFIG.value, _BIND.value)
-    options = dataclasses.replace(configs.options(), evaluate_every=0, contact_sheet=False)
+    experiment, options = _CONFIG.parse(echo=_CELL.value is None)
     sweep = Sweep(
-        experiment=configs.experiment(),
+        experiment=experiment,
         cells=found,
         folder=pathlib.Path(_OUT.value),
         data_dir=_DATA_DIR.value,
-        options=options,
+        options=dataclasses.replace(options, evaluate_every=0, contact_sheet=False),
         test=_TEST.value,
     )
     commands = Commands(
-        config=_CONFIG.value,
-        bind=_BIND.value,
+        config=_CONFIG.name,
+        set=_CONFIG.set,
+        bind=_CONFIG.bind,
         grid=_GRID.value,
         out=_OUT.value,
         data_dir=_DATA_DIR.value,
         test=_TEST.value,
     )
     if _LIST.value:
-        for cell in sweep.left(retry_failed=_RETRY.value):
-            print(commands.line(cell.name))
+        lines = [commands.line(cell.name) for cell in sweep.left(retry_failed=_RETRY.value)]
+        if _JSON.value:
+            app.print_json(lines)
+        else:
+            print(*lines, sep="\n", end="\n" * bool(lines))
     elif _CELL.value is not None:
         _run_here(sweep, _CELL.value)
     else:
@@ -112,6 +116,9 @@ def _tell_the_end(sweep: "Sweep") -> None:
 
     names = {cell.name for cell in sweep.cells}
     rows = [row for row in read_rows(sweep.folder) if row["cell"] in names]
+    if _JSON.value:
+        app.print_json({"results": str(sweep.folder / RESULTS), "rows": rows})
+        return
     failed = [row for row in rows if row["status"] == "failed"]
     print(f"{len(rows) - len(failed)} cells done, {len(failed)} failed: {sweep.folder / RESULTS}")
     for row in failed:
@@ -120,7 +127,16 @@ def _tell_the_end(sweep: "Sweep") -> None:
 
 def run() -> None:
     """The console script."""
-    app.run(main, program="divco-sweep")
+    app.run(
+        main,
+        program="divco-sweep",
+        required=("config", "grid", "out"),
+        common=("set", "data_dir", "list", "shard"),
+        examples=(
+            'divco-sweep digits/wide_resnet10_2_split1 --grid="split_factor=1,4; seed=0..5" --out=sweeps/digits',
+            'divco-sweep digits/wide_resnet10_2_split4 --grid="loss=js,none; weight_decay=1e-4,5e-4" --out=sweeps/loss',
+        ),
+    )
 
 
 if __name__ == "__main__":

@@ -1,10 +1,11 @@
-"""Trains an experiment: divco-train --config digits/wide_resnet10_2_split4 --model_dir runs/digits.
+"""Trains an experiment: divco-train digits/wide_resnet10_2_split4 --model_dir=runs/digits
 
-The same command run again goes on where it stopped. All settings are gin's; --bind changes one of them. With --dry_run
-the plan of the run is printed, with what is missing for it, and nothing is trained or written; --config may be a
-pattern of shipped configs then ("imagenet/*_split2"; "*" is all).
+The same command run again goes on where it stopped. --set changes one setting of the config. With --dry_run the plan of
+the run is printed, with what is missing for it, and nothing is trained or written; CONFIG may be a pattern of shipped
+configs then ("imagenet/*_split2"; "*" is all).
 """
 
+import dataclasses
 import pathlib
 import sys
 
@@ -13,7 +14,7 @@ from absl import flags
 from divco_tf.errors import InputError
 from divco_tf.tools.shared import app, configs, hints
 
-_CONFIG, _BIND = app.config_flags()
+_CONFIG = app.ConfigFlags()
 _MODEL_DIR = app.model_dir_flag()
 _DATA_DIR = app.data_dir_flag()
 _EXTEND = flags.DEFINE_bool(
@@ -25,59 +26,62 @@ _DRY_RUN = flags.DEFINE_bool(
     "Print the plan of the run, check config, data and disk, and end; the last line says if all is there, and so does "
     "the exit status, 0 or 1.",
 )
+_JSON = app.json_flag("Print the result, or the plan, as JSON alone on stdout; progress goes to stderr.")
+_QUIET = app.quiet_flag()
 
 
 def main() -> None:
-    """Runs the experiment of --config."""
+    """Runs the experiment of CONFIG."""
     if _DRY_RUN.value:
-        _plan(_CONFIG.value)
+        _plan(_CONFIG.name)
     else:
-        _train(_CONFIG.value)
+        _train()
 
 
 def _plan(config: str) -> None:
     """Prints the plan of a config, or of all that a pattern finds: those that are refused are told at the end."""
     names = configs.matching_configs(config) if "*" in config else [config]
     for name in names:
-        configs.find_config(name)
+        _CONFIG.check(name)
     app.load_tensorflow()
     from divco_tf.runs.plan import plan
 
     refused: dict[str, InputError] = {}
-    unready = []
+    unready, told = [], {}
     for name in names:
-        if len(names) > 1:
-            print(f"{name}")
         try:
-            configs.parse_config(name, _BIND.value)
+            experiment, options = _CONFIG.parse(name, echo=name == names[0])
             described = plan(
-                configs.experiment(),
+                experiment,
                 model_dir=_MODEL_DIR.value,
                 data_dir=_DATA_DIR.value,
-                options=configs.options(),
+                options=options,
                 extend=_EXTEND.value,
             )
         except InputError as error:
             if len(names) == 1:
                 raise
             refused[name] = error
-            print(hints.as_typed(str(error)))
+            lines, told[name] = [hints.as_typed(str(error))], {"ready": False, "refused": hints.as_typed(str(error))}
         else:
-            print(*described.lines(), sep="\n")
+            lines = described.lines()
+            told[name] = {"ready": not described.problems, "plan": [dataclasses.asdict(it) for it in described.content]}
             unready += [name] * bool(described.problems)
-        print(end="\n" if len(names) > 1 else "", flush=True)
+        if not _JSON.value:
+            print(*[name] * (len(names) > 1), *lines, sep="\n", end="\n" * (1 + (len(names) > 1)), flush=True)
+    if _JSON.value:
+        app.print_json(told)
     if refused:
         raise InputError(f"{len(refused)} of {len(names)} configs are refused. Received: {', '.join(refused)}.")
     if unready:
         sys.exit(1)
 
 
-def _train(config: str) -> None:
+def _train() -> None:
     """Trains, and prints what came of it."""
-    configs.find_config(config)
+    _CONFIG.check()
     app.load_tensorflow()
-    configs.parse_config(config, _BIND.value)
-    experiment, options = configs.experiment(), configs.options()
+    experiment, options = _CONFIG.parse()
 
     from divco_tf.runs.loop import train
     from divco_tf.runtime.compute import resolve_jit, share_cores
@@ -98,12 +102,25 @@ def _train(config: str) -> None:
             watch=shown.watch,
             operative_config=configs.operative_config(),
         )
-    print(evaluation_table({model_dir.name: evaluation}))
+    if _JSON.value:
+        app.print_json({str(model_dir): dataclasses.asdict(evaluation)})
+    else:
+        print(evaluation_table({model_dir.name: evaluation}))
 
 
 def run() -> None:
     """The console script."""
-    app.run(main, program="divco-train")
+    app.run(
+        main,
+        program="divco-train",
+        required=("config", "model_dir"),
+        common=("set", "data_dir", "dry_run"),
+        examples=(
+            "divco-train digits/wide_resnet10_2_split4 --model_dir=runs/digits --set epochs=2 --set strategy=mirrored",
+            "divco-train cifar10/wide_resnet28_10_split4 --model_dir=runs/cifar10 --data_dir=data --dry_run",
+            "divco-train mine.gin --model_dir=runs/mine",
+        ),
+    )
 
 
 if __name__ == "__main__":

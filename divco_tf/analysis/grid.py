@@ -98,14 +98,14 @@ def with_arguments(instance: Any, arguments: Mapping[str, Any]) -> Any:
 
 def _axes(grid: str) -> Iterator[tuple[str, list[Any]]]:
     seen = set()
-    for part in filter(None, map(str.strip, _split(grid, ";"))):
+    for part in filter(None, map(str.strip, split(grid, ";"))):
         path, equals, values = map(str.strip, part.partition("="))
         if not equals or not values or not re.fullmatch(r"\w+(\.\w+)*", path):
             raise InputError(f"A part of a grid is field=value,value. Received: {part}; seed=0..5 would work.")
         if path in seen:
             raise InputError(f"A grid has a field twice. Received: {path} in {grid}; name all its values in one place.")
         seen.add(path)
-        yield path, [value for text in _split(values, ",") for value in _values(text.strip(), part)]
+        yield path, [value for text in split(values, ",") for value in _values(text.strip(), part)]
     if not seen:
         raise InputError(f"A grid is empty. Received: {grid!r}; split_factor=1,4 would work.")
 
@@ -118,13 +118,20 @@ def _values(text: str, part: str) -> list[Any]:
         if last < first:
             raise InputError(f"A range runs upwards. Received: {text}; {last}..{first} would work.")
         return list(range(first, last + 1))
+    return [literal(text)]
+
+
+def literal(text: str) -> Any:
+    """Python's value of a literal; "true" and "false" are meant so too, and what is none is a text."""
+    if text in ("true", "false"):
+        return text == "true"
     try:
-        return [ast.literal_eval(text)]
-    except (ValueError, SyntaxError):
-        return [text]
+        return ast.literal_eval(text)
+    except (ValueError, SyntaxError, MemoryError, RecursionError):
+        return text
 
 
-def _split(text: str, separator: str) -> list[str]:
+def split(text: str, separator: str) -> list[str]:
     """The parts of a text between separators that stand outside of quotes and brackets."""
     parts, depth, quote = [""], 0, ""
     for character in text:

@@ -29,8 +29,11 @@ from tests.tools.in_process import TOOLS, fresh_program
         (["step", "--out=."], "--out is a file. Received: ., a folder; result.json works."),
         (["step", "--out=file/x.json"], "The folder of --out cannot be written"),
         (["stpe"], "Did you mean step?"),
-        (["grouped", "--steps=3"], "`grouped` has no --steps. Received: --steps; it takes --rounds, --out."),
-        (["agreement", "--noxla"], "`agreement` has no --xla. Received: --xla; it takes --out."),
+        (
+            ["grouped", "--steps=3"],
+            "`grouped` has no --steps. Received: --steps; it takes --rounds, --out, --json, --quiet.",
+        ),
+        (["agreement", "--noxla"], "`agreement` has no --xla. Received: --xla; it takes --out, --json, --quiet."),
     ],
 )
 def test_bad_input_is_refused_before_anything_is_measured(divco, tmp_path, monkeypatch, arguments, says):

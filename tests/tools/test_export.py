@@ -44,7 +44,7 @@ def test_version_alone_is_the_programs_own(divco):
         (["--export_dir=exports", "--vresion=2"], "version"),
         (["--export_dir=exports", "--version=two"], "flag --version=two: invalid literal for int()"),
         (["--export_dir=file/exports"], "export directory cannot be written"),
-        ([], "--export_dir must have a value"),
+        ([], "--export_dir is missing"),
     ],
 )
 def test_bad_input_exits_with_2_after_one_line(divco, model_dir, tmp_path, monkeypatch, arguments, says):

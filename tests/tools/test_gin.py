@@ -89,7 +89,7 @@ def test_its_network_can_be_built(name, experiment):
 
 @pytest.mark.parametrize("name", EXPERIMENTS)
 def test_its_first_line_is_a_command_that_runs_it(name):
-    assert re.match(rf"#.*divco-train --config {name} --model_dir runs/\S+", text(name))
+    assert re.match(rf"#.*divco-train {name} --model_dir runs/\S+", text(name))
 
 
 @pytest.mark.parametrize("name", EXPERIMENTS)

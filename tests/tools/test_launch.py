@@ -74,7 +74,7 @@ signal.pause()
         (["two", "true"], "Received: two true;"),
         (
             ["2", "no-such-command"],
-            "The command cannot be started (No such file or directory). Received: no-such-command;",
+            "The command cannot be started (No such file or directory). Received: no-such-command.",
         ),
         (["--workers", "2", "true"], "Unknown command line flag 'workers'"),
     ],

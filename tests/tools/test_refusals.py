@@ -70,7 +70,7 @@ def test_a_wrong_binding_is_refused(divco, tmp_path, line, says):
     ("flags", "says"),
     [
         (["--config=digits/wide_resnet10_2_splt4"], "Did you mean digits/wide_resnet10_2_split4"),
-        ([], "--config must have a value"),
+        ([], "CONFIG is missing"),
         (["--config=base"], "backbone"),
         ([*DIGITS, "--bind=learning_rate.LearningRate.warmup_epochs=20"], "warm-up"),
         ([*DIGITS, "--bind=optimizer.OptimizerConfig.name='sdg'"], "sgd"),

@@ -62,9 +62,9 @@ def test_a_cell_that_fails_is_a_row_and_a_status(divco, tmp_path):
 @pytest.mark.parametrize(
     ("flags", "says"),
     [
-        ((), "Flag --grid must have a value"),
+        ((), "--grid is missing. Received: "),
         (("--grid=seed",), "field=value,value. Received: seed"),
-        (("--grid=sede=1",), "Experiment has no such field. Received: sede"),
+        (("--grid=sede=1",), "No setting is called sede. Received: sede. Did you mean seed"),
         (("--grid=seed=0..3", "--shard=0/2"), "--shard is the i-th of n parts. Received: 0/2"),
         (("--grid=seed=0..3", "--shard=3/2"), "--shard is the i-th of n parts. Received: 3/2"),
         (("--grid=seed=0", "--cell=seed=1"), "The grid has no such cell. Received: seed=1"),

@@ -82,7 +82,7 @@ def test_a_split_that_cannot_be_listed_does_not_keep_others_from_being_read(divc
         ([DIGITS, "--check", "--out=a.png"], "either --out or --check"),
         ([DIGITS, "--out=sheet.jpg"], "sheet.jpg"),
         ([DIGITS, "--out=/proc/nowhere/sheet.png"], "/proc/nowhere"),
-        (["--out=a.png"], "--config must have a value"),
+        (["--out=a.png"], "CONFIG is missing"),
         ([DIGITS, "--out=a.png", "--bind=experiment.Experiment.views='digits+salz'"], "Received: salz"),
         ([DIGITS, "--check", "--split=tset"], "tset"),
         ([FOLDER, "--check", "--data_dir=/nowhere/at/all"], "/nowhere/at/all"),

@@ -1,21 +1,26 @@
 """What the programs share: flags, --help, quiet start-up, and errors of one line instead of a traceback."""
 
 import functools
+import json
+import math
 import os
 import pathlib
 import shlex
 import sys
 import types
-from collections.abc import Callable, Iterable, Sequence
-from typing import NoReturn
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import TYPE_CHECKING, Any, NoReturn
 
 from absl import app, flags, logging
 
 import divco_tf
 from divco_tf.errors import InputError, Preempted, RunError
-from divco_tf.registry import did_you_mean
-from divco_tf.tools.shared import hints, streams
+from divco_tf.tools.shared import configs, hints, streams, usage
 from divco_tf.tools.shared.complaints import gin_complaint
+
+if TYPE_CHECKING:
+    from divco_tf.runs.experiment import Experiment
+    from divco_tf.runs.options import Options
 
 USAGE_ERROR = 2
 RUN_ERROR = 1
@@ -25,25 +30,86 @@ INTERRUPTED = 130  # what a shell reports for a program ended by SIGINT
 flags.disclaim_key_flags()  # what is defined here is the calling program's
 
 
-def config_flags() -> tuple[flags.FlagHolder[str], flags.FlagHolder[list[str]]]:
-    """Defines --config and --bind, for `configs.parse_config`."""
-    return (
-        flags.DEFINE_string(
-            "config",
-            None,
-            "The experiment, required: a .gin file, or a name such as cifar10/wide_resnet28_10_split4.",
-            required=True,
-        ),
-        flags.DEFINE_multi_string(
-            "bind", [], "One more gin binding, module.function.parameter=value, which wins over --config"
-        ),
-    )
+class ConfigFlags:
+    """--config (or what stands beside the flags), --bind and --set: an experiment as the command line tells it."""
+
+    def __init__(
+        self, told: str = "The experiment: a .gin file, or a name that divco-configs lists. It may stand alone."
+    ) -> None:
+        self._config = flags.DEFINE_string("config", None, told)
+        self._set = flags.DEFINE_multi_string(
+            "set", [], "One setting by its name, which wins over the config: epochs=2, cotraining.loss=none."
+        )
+        self._bind = flags.DEFINE_multi_string(
+            "bind", [], "One gin binding, which wins over the config: module.function.parameter=value, macro=value."
+        )
+
+    @property
+    def name(self) -> str | None:
+        """The config's."""
+        return self._config.value
+
+    @property
+    def bind(self) -> list[str]:
+        """As --bind was given."""
+        return self._bind.value
+
+    @property
+    def set(self) -> list[str]:
+        """As --set was given."""
+        return self._set.value
+
+    def check(self, name: str | None = None, *, more: Sequence[str] = ()) -> None:
+        """Refuses what is wrong without TensorFlow's seconds, as `configs.check` does.
+
+        Args:
+          name: another config in place of the user's.
+          more: further settings.
+        """
+        configs.check(name or self.name, self.bind, [*self.set, *more])
+
+    def parse(
+        self, name: str | None = None, *, more: Sequence[str] = (), echo: bool = True
+    ) -> "tuple[Experiment, Options]":
+        """What the config describes with the settings, as for `check`; `echo` tells these on stderr."""
+        settings = configs.parse_config(name or self.name, self.bind, [*self.set, *more])
+        described = configs.experiment(), configs.options()
+        for line in settings if echo else ():
+            streams.note(line)
+        return described
 
 
-def model_dir_flag(*, required: bool = True) -> flags.FlagHolder[str]:
+def json_flag(told: str = "Print JSON, alone on stdout; progress goes to stderr.") -> flags.FlagHolder[bool]:
+    """Defines --json; `print_json` prints what it asks for."""
+    return flags.DEFINE_bool("json", False, told)
+
+
+def quiet_flag() -> flags.FlagHolder[bool]:
+    """Defines --quiet, which `streams.tell` and `streams.note` heed."""
+    return flags.DEFINE_bool("quiet", False, "Tell no progress and no notes, but results and errors.")
+
+
+def print_json(content: Any) -> None:
+    """Prints JSON that every reader takes: a number that is not finite is null."""
+    print(as_json(content))
+
+
+def as_json(content: Any) -> str:
+    """What `print_json` prints."""
+    return json.dumps(_finite(content), indent=1, ensure_ascii=False, allow_nan=False, default=str)
+
+
+def _finite(content: Any) -> Any:
+    if isinstance(content, Mapping):
+        return {str(key): _finite(value) for key, value in content.items()}
+    if isinstance(content, list | tuple):
+        return [_finite(value) for value in content]
+    return None if isinstance(content, float) and not math.isfinite(content) else content
+
+
+def model_dir_flag() -> flags.FlagHolder[str]:
     """Defines --model_dir."""
-    told = "The folder of one experiment's run" + ", required." * required
-    return flags.DEFINE_string("model_dir", None, told, required=required)
+    return flags.DEFINE_string("model_dir", None, "The folder of one experiment's run.")
 
 
 def data_dir_flag() -> flags.FlagHolder[str]:
@@ -72,7 +138,11 @@ def run(
     program: str,
     commands: Sequence[str] = (),
     operand: str = "",
-    usage: str = "[--flag=value ...]",
+    required: Sequence[str] = (),
+    common: Sequence[str] = (),
+    examples: Sequence[str] = (),
+    flags_of: Callable[[str], Iterable[str]] | None = None,
+    behind: str = "[--flag=value ...]",
 ) -> None:
     """Parses the flags, runs `main`, and exits the process.
 
@@ -81,9 +151,13 @@ def run(
         (`load_tensorflow`), so that --help and a misspelt name answer at once. Its module's docstring heads --help.
       program: the name in messages, "divco-train".
       commands: what may, and must, stand beside the flags: ("step",) for `divco-benchmark step`.
-      operand: what else must stand there, which `main` is called with: "DIR" for `divco-report DIR`. One that ends
-        with "..." may be several.
-      usage: what stands behind the program's name, and command, for --help.
+      operand: what else must stand there, which `main` is called with: "DIR" for `divco-report DIR`. "[PATTERN]" may
+        stand there; one that ends with "..." may be several.
+      required: names of the flags that must be given. Where --config is a flag, CONFIG may stand alone in its place.
+      common: names of those that --help lists next; the others follow.
+      examples: commands that end --help.
+      flags_of: names of the flags that a command takes, for its own --help.
+      behind: what stands behind the program's name, command and required flags, for --help.
 
     The exit status is 0, also where a reader of stdout has gone (`| head`); 2 after an InputError, a complaint of gin
     or an illegal flag, each told in one line on stderr; 1 after a RunError, or when stdout cannot be written; 75 after
@@ -93,20 +167,13 @@ def run(
     streams.open_closed()
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
     os.environ["KERAS_BACKEND"] = "tensorflow"  # whatever ~/.keras/keras.json says
-    usage = " ".join(["usage:", program, *filter(None, ["|".join(commands), operand]), usage])
+    told = usage.Usage(program, commands, operand, tuple(required), tuple(common), tuple(examples), flags_of, behind)
     status: int | str | None = 0
     sys.stdout = stdout = streams.Stdout(sys.stdout)
     try:
         app.run(
             functools.partial(_run_main, main, program),
-            flags_parser=functools.partial(
-                _parse_flags,
-                program=program,
-                usage=usage,
-                commands=commands,
-                operand=operand,
-                module=sys.modules[main.__module__],
-            ),
+            flags_parser=functools.partial(_parse_flags, told=told, module=sys.modules[main.__module__]),
         )
     except SystemExit as ended:
         status = ended.code
@@ -166,14 +233,13 @@ def _run_main(main: Callable[..., None], program: str, arguments: Sequence[str])
         _fail(program, complaint)
 
 
-def _parse_flags(
-    argv: Sequence[str], *, program: str, usage: str, commands: Sequence[str], operand: str, module: types.ModuleType
-) -> Sequence[str]:
-    """Parses `argv`; returns what stands beside the flags: one of `commands`, the operand, or nothing."""
+def _parse_flags(argv: Sequence[str], *, told: usage.Usage, module: types.ModuleType) -> Sequence[str]:
+    """Parses `argv`; returns what stands beside the flags: one of the commands, the operand, or nothing."""
+    program = told.program
     if {"--help", "-help", "-h", "-?"} & set(argv):
         # absl's own --help takes the console script for the program, and exits with 1.
-        print(f"{(module.__doc__ or '').strip()}\n\n{usage}", flags.FLAGS.module_help(module), sep="\n")
-        print("  --version, alone: Print divco_tf's version.")
+        command = next((text for text in argv[1:] if text in told.commands), None)
+        print(told.help(module, command))
         sys.exit(0)
     if {"--version", "-version"} & set(argv) and ("version" not in flags.FLAGS or len(argv) == 2):
         print(f"{program} {divco_tf.__version__}")  # divco-export's own --version has a value
@@ -181,24 +247,31 @@ def _parse_flags(
     try:
         _, *arguments = flags.FLAGS(argv)
     except flags.Error as error:
-        told = str(error) if str(error)[-1] in ".?" else f"{error}."
-        _fail(program, f"{told} Received: {shlex.join(argv[1:]) or 'none'}; {program} --help lists the flags.")
-    for flag in flags.FLAGS.get_key_flags_for_module(module):
+        reason = str(error) if str(error)[-1] in ".?" else f"{error}."
+        _fail(program, f"{reason} Received: {shlex.join(argv[1:]) or 'none'}; {program} --help lists the flags.")
+    ours = flags.FLAGS.get_key_flags_for_module(module)
+    for flag in ours:
         if flag.present and flag.value in ("", [], [""]):
             _fail(program, f"--{flag.name} is empty. Received: --{flag.name}=; --{flag.name}=VALUE works.")
         if flag.present > 1 and not isinstance(flag, flags.MultiFlag):
             _fail(program, f"--{flag.name} is given {flag.present} times. Received: {flag.value} at last; give one.")
-    if commands and not arguments:
-        _fail(program, f"Say what to do. Received: no command; one of {', '.join(commands)} works.")
-    if commands and arguments[0] not in commands:
-        _fail(program, f"Unknown command. Received: {arguments[0]}.{did_you_mean(arguments[0], commands)}")
-    if operand and not arguments:
-        _fail(program, f"{operand} is missing. Received: none; {program} {operand} works.")
-    if len(arguments) > bool(commands or operand) and not operand.endswith("..."):
-        _fail(program, f"Too many arguments. Received: {arguments[-1]}; the rest is given by flags, as --name=value.")
+    names = {flag.name for flag in ours}
+    if arguments and "config" in names and not (told.commands or told.operand):
+        _take_config(program, arguments.pop(0))
+    if complaint := told.complaint(arguments, argv[1:]):
+        _fail(program, complaint)
     if flags.FLAGS["verbosity"].using_default_value:
         flags.FLAGS.verbosity = logging.WARNING  # INFO is TFDS and others telling what they do
+    streams.route(**{name: name in names and bool(flags.FLAGS[name].value) for name in ("quiet", "json")})
     return arguments
+
+
+def _take_config(program: str, config: str) -> None:
+    """Lets what stands beside the flags be --config."""
+    given = flags.FLAGS["config"].value
+    if given not in (None, config):
+        _fail(program, f"Two configs. Received: {config} and --config={given}; give one of them.")
+    flags.FLAGS["config"].value = config
 
 
 def _fail(program: str, message: str, *, status: int = USAGE_ERROR) -> NoReturn:

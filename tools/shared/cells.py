@@ -8,7 +8,7 @@ import sys
 from collections.abc import Sequence
 
 from divco_tf.errors import Preempted, RunError
-from divco_tf.tools.shared import app
+from divco_tf.tools.shared import app, streams
 
 _PASSED_ON = (signal.SIGTERM, signal.SIGINT)
 
@@ -18,6 +18,7 @@ class Commands:
     """The commands of a sweep's cells; the attributes are flags of `divco-sweep`."""
 
     config: str
+    set: Sequence[str]
     bind: Sequence[str]
     grid: Sequence[str]
     out: str
@@ -26,11 +27,10 @@ class Commands:
 
     def of(self, cell: str) -> list[str]:
         """What runs the cell of a name."""
-        flagged = [("config", self.config), *(("bind", each) for each in self.bind)]
-        flagged += [("grid", each) for each in self.grid]
+        flagged = [(name, each) for name in ("set", "bind", "grid") for each in getattr(self, name)]
         flagged += [("out", self.out), *([("data_dir", self.data_dir)] if self.data_dir else [])]
         flagged += [("test", "false")] * (not self.test)
-        return ["divco-sweep", *(f"--{name}={value}" for name, value in flagged), f"--cell={cell}"]
+        return ["divco-sweep", self.config, *(f"--{name}={value}" for name, value in flagged), f"--cell={cell}"]
 
     def line(self, cell: str) -> str:
         """The same for a shell."""
@@ -43,7 +43,7 @@ class Commands:
           Preempted: it was stopped by SIGTERM or Ctrl-C, which this process passes on.
           RunError: it was killed, or fell over.
         """
-        command = [sys.executable, "-m", "divco_tf.tools.sweep", *self.of(cell)[1:]]
+        command = [sys.executable, "-m", "divco_tf.tools.sweep", *self.of(cell)[1:], *["--quiet"] * streams.quiet()]
         process = subprocess.Popen(command, stdout=subprocess.DEVNULL)  # stderr shows the live line of the cell
         before = {number: signal.signal(number, lambda number, _: process.send_signal(number)) for number in _PASSED_ON}
         try:

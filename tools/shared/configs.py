@@ -5,7 +5,7 @@ import fnmatch
 import importlib
 import logging
 import pathlib
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Collection, Iterable, Iterator, Sequence
 from typing import TYPE_CHECKING, Any
 
 # Plain gin: gin.tf wants tf.estimator, which TensorFlow no longer has.
@@ -13,8 +13,8 @@ import gin
 
 from divco_tf.errors import InputError
 from divco_tf.registry import did_you_mean
-from divco_tf.tools.shared import includes, old_names
-from divco_tf.tools.shared.complaints import IMPORT, gin_complaint, macros
+from divco_tf.tools.shared import includes, old_names, outline, settings
+from divco_tf.tools.shared.complaints import IMPORT, gin_complaint
 from divco_tf.tools.shared.includes import config_names, configs_dir
 
 if TYPE_CHECKING:
@@ -38,7 +38,7 @@ def matching_configs(pattern: str) -> list[str]:
     """
     found = fnmatch.filter(experiment_names(), pattern)
     if not found:
-        raise InputError(f"No config is found. Received: {pattern}; the shipped ones are in {configs_dir()}.")
+        raise InputError(f"No config is found. Received: {pattern}; divco-configs lists the shipped ones.")
     return found
 
 
@@ -56,35 +56,62 @@ def find_config(config: str) -> pathlib.Path:
         raise InputError(f"A config is a file. Received: {config}, a folder; a .gin file in it works.")
     suggestion = did_you_mean(config.removesuffix(".gin"), config_names())
     raise InputError(
-        f"No such config. Received: {config}.{suggestion} A path to a .gin file works too, and the shipped ones are in "
-        f"{configs_dir()}."
+        f"No such config. Received: {config}.{suggestion} A path to a .gin file works too, and divco-configs lists "
+        "the shipped ones."
     )
 
 
-def parse_config(config: str, bindings: Sequence[str] = ()) -> None:
-    """Makes `config`, then `bindings`, the process's gin configuration, in place of any earlier one.
-
-    Bindings see what the config and its includes import; `includes` says where includes and modules are found.
+def check(config: str, bindings: Sequence[str] = (), assignments: Sequence[str] = ()) -> outline.Outline:
+    """What a config and what the command line adds to it bind, looked at without importing TensorFlow.
 
     Args:
       config: as for `find_config`.
-      bindings: "module.function.parameter=value", or "macro=value" for a macro that the config defines.
+      bindings: "module.function.parameter=value", or "macro=value" for a macro that the config uses.
+      assignments: "name=value", as `settings` has names.
 
     Raises:
-      InputError: no such config, or gin's complaint (unknown parameter, module or name; syntax; missing macro).
+      InputError: a name that is none (of a config, setting, macro, backbone, dataset), or gin's complaint about syntax.
     """
-    path = find_config(config)
+    found = outline.read(find_config(config))
+    defined = list(found.macros)
+    bound = [statement for binding in bindings for statement in _parsed_binding(binding, defined)]
+    for statement in bound:
+        outline.check_name(statement, found.modules)
+    found.add(bound)
+    for statement in bound:
+        _check_macro(statement, found)
+    assigned = settings.assigned(assignments)
+    _check_twice(bound, assigned)
+    _check_registered(found, assigned)
+    return found
+
+
+def parse_config(config: str, bindings: Sequence[str] = (), assignments: Sequence[str] = ()) -> list[str]:
+    """Makes `config`, then `bindings` and `assignments`, the process's gin configuration, in place of any earlier one.
+
+    Bindings see what the config and its includes import; `includes` says where includes and modules are found.
+
+    Args: as for `check`.
+
+    Returns:
+      What each assignment binds, a line each.
+
+    Raises:
+      InputError: as `check`, or gin's complaint (unknown parameter, module or name; missing macro).
+    """
+    found = check(config, bindings, assignments)
+    assigned = bindings_of(found, settings.assigned(assignments))
     old_names.answer()
     gin.clear_config()
     logging.disable(logging.ERROR)  # gin logs an error for each folder that an include is not in
     try:
-        includes.parse_config_file(path)
+        includes.parse_config_file(find_config(config))
         # Imports hold for one file only, so the bindings are given those of the config; config_str lists them.
         imports = [line for line in gin.config_str().splitlines() if IMPORT.match(line)]
-        defined = macros()
         for binding in bindings:
-            _check_binding(binding, defined)
             gin.parse_config([*imports, binding])
+        for _, binding in assigned:
+            gin.parse_config([*_SETTINGS_IMPORTS, *binding])
         gin.finalize()
     except Exception as error:
         complaint = gin_complaint(error)
@@ -93,6 +120,25 @@ def parse_config(config: str, bindings: Sequence[str] = ()) -> None:
         raise InputError(complaint) from error
     finally:
         logging.disable(logging.NOTSET)
+    return [f"--set {text}: {'; '.join(binding)}" for text, binding in assigned]
+
+
+def bindings_of(found: outline.Outline, assigned: Iterable[settings.Assignment]) -> list[tuple[str, list[str]]]:
+    """How gin says each of some settings: the text that was typed, and the bindings.
+
+    A part that the config does not bind is bound as well, and what it binds of `overrides` is kept.
+
+    Raises:
+      InputError: the config has something else in the place of a part.
+    """
+    told, entries = [], dict(found.value("Experiment", settings.OVERRIDES) or {})
+    for setting, value, text in assigned:
+        if setting.field == settings.OVERRIDES:
+            value = {**entries, setting.entry: value} if setting.entry else value
+            entries = value if isinstance(value, dict) else {}
+        scope, binding = _scope(found, setting, text)
+        told.append((text, [*binding, f"{scope}{setting.parameter} = {settings.as_literal(value)}"]))
+    return told
 
 
 def experiment() -> "Experiment":
@@ -158,13 +204,73 @@ def _configured(kind: type) -> Any:
         ) from error
 
 
-def _check_binding(binding: str, defined: Iterable[str]) -> None:
+_SETTINGS_IMPORTS = (
+    "from __gin__ import dynamic_registration",
+    *(part.statement for part in settings.PARTS.values()),
+)
+
+
+def _scope(found: outline.Outline, setting: settings.Setting, text: str) -> tuple[str, list[str]]:
+    """gin's scope of the part that a setting is of, and what binds the part where the config does not."""
+    part, experiment = settings.PARTS[setting.part], settings.PARTS[settings.EXPERIMENT]
+    if setting.part not in experiment.fields:
+        return "", []
+    held = found.value(experiment.kind, setting.part)
+    if held is None:
+        return "", [f"{experiment.name}.{setting.part} = @{part.name}()"]
+    if not isinstance(held, outline.Reference) or held.name.rpartition(".")[2] != part.kind:
+        raise InputError(
+            f"The config has its own {setting.part}. Received: --set {text}, where it binds {held}; --bind, of its own "
+            "parameters, works."
+        )
+    return held.name[: held.name.rfind("/") + 1], []
+
+
+def _parsed_binding(binding: str, defined: Collection[str]) -> tuple[Any, ...]:
     name, equals, _ = (part.strip() for part in binding.partition("="))
     if not equals:
         raise InputError(f"A binding has the form module.function.parameter=value. Received: {binding}.")
     if "." not in name and name not in defined:
         # gin would take it for a new macro, and nothing would use it.
+        known = f" --set {binding} works." if len(settings.named(name)) == 1 else ""
         raise InputError(
-            f"The config has no macro {name}. Received: {binding}.{did_you_mean(name, defined)} "
+            f"The config has no macro {name}. Received: {binding}.{known or did_you_mean(name, defined)} "
             f"Anything else is bound as module.function.parameter=value."
         )
+    return outline.parse(binding)
+
+
+def _check_macro(statement: Any, found: outline.Outline) -> None:
+    """Refuses a macro that the config defines and then binds something else in its place."""
+    if statement.arg_name or found.uses(statement.selector):
+        return
+    name = statement.selector
+    works = f"--set {name}=VALUE works" if settings.named(name) else "binding what it stood for works"
+    raise InputError(
+        f"The config binds another value where the macro {name} stood. Received: --bind "
+        f"{statement.location.line_content.strip()}; {works}."
+    )
+
+
+def _check_twice(bound: Sequence[Any], assigned: Iterable[settings.Assignment]) -> None:
+    names = {f"{statement.selector}.{statement.arg_name}" for statement in bound}
+    for setting, *_ in assigned:
+        if setting.parameter in names:
+            raise InputError(
+                f"{setting.path} is set twice. Received: --bind of {setting.parameter} and --set {setting.path}; give "
+                "one of them."
+            )
+
+
+def _check_registered(found: outline.Outline, assigned: Iterable[settings.Assignment]) -> None:
+    """Refuses a backbone or a dataset that is none, unless a module of the user's may bring it."""
+    if not all(module.startswith(("divco_tf.", "__gin__.")) for module in found.modules.values()):
+        return
+    from divco_tf.data.datasets import get_dataset
+    from divco_tf.models.backbones.registry import BACKBONES
+
+    values = {setting.path: value for setting, value, _ in assigned}
+    for name, get in (("backbone", BACKBONES.get), ("dataset", get_dataset)):
+        value = values.get(name, found.value("Experiment", name))
+        if isinstance(value, str):
+            get(value)

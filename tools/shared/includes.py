@@ -45,13 +45,18 @@ def parse_config_file(path: pathlib.Path) -> None:
     Raises:
       InputError: an include that is not found, cannot be read or leads back to a file that includes it.
     """
-    make_importable(file.parent for file in _files(path) if not _is_shipped(file))
+    make_importable(file.parent for file in files(path) if not _is_shipped(file))
     make_importable([pathlib.Path.cwd()])
     _register_reader()
     try:
         gin.parse_config_file(f"{_RESOLVED}{path.absolute()}")
     except RecursionError as error:
-        raise InputError(f"The config includes itself. Received: {path}; an include of another file works.") from error
+        raise circle(path) from error
+
+
+def circle(path: pathlib.Path) -> InputError:
+    """The error for a config that includes itself."""
+    return InputError(f"The config includes itself. Received: {path}; an include of another file works.")
 
 
 def make_importable(folders: Iterable[pathlib.Path]) -> None:
@@ -82,13 +87,17 @@ def included(text: str) -> list[str]:
     return [match["name"].removesuffix(".gin") for match in _INCLUDE.finditer(text)]
 
 
-def _files(path: pathlib.Path) -> list[pathlib.Path]:
-    """`path` and all that it includes, each once."""
+def files(path: pathlib.Path) -> list[pathlib.Path]:
+    """`path` and all that it includes, each once.
+
+    Raises:
+      InputError: an include that is not found, cannot be read or leads back to a file that includes it.
+    """
     found: dict[pathlib.Path, None] = {}
 
     def visit(file: pathlib.Path, chain: tuple[pathlib.Path, ...]) -> None:
         if file in chain:
-            circle = [str(_shown(part)) for part in (*chain[chain.index(file) :], file)]
+            circle = [str(shown(part)) for part in (*chain[chain.index(file) :], file)]
             if len(circle) > 4:
                 circle[2:-2] = ["..."]
             raise InputError(f"The config includes itself. Received: {' -> '.join(circle)}; leave one include out.")
@@ -96,27 +105,34 @@ def _files(path: pathlib.Path) -> list[pathlib.Path]:
             return
         text = read(file)
         for match in _INCLUDE.finditer(text):
-            visit(_resolve(match, text, file), (*chain, file))
+            visit(_resolved(match, text, file), (*chain, file))
         found[file] = None
 
     visit(path.absolute(), ())
     return list(found)
 
 
-def _resolve(match: re.Match[str], text: str, file: pathlib.Path) -> pathlib.Path:
-    """The file that an include of `file` stands for; itself only where there is no other."""
-    name, shipped = pathlib.Path(match["name"]).expanduser(), configs_dir()
+def resolve(name: str, file: pathlib.Path, *, line: int, statement: str) -> pathlib.Path:
+    """The file that an include of `file` stands for; itself only where there is no other.
+
+    Raises:
+      InputError: there is none; `line` and `statement` say where it was asked for.
+    """
+    path, shipped = pathlib.Path(name).expanduser(), configs_dir()
     folders = (shipped,) if _is_shipped(file) else (file.parent, pathlib.Path.cwd(), shipped)
-    places = [folder / name.with_name(end) for folder in folders for end in (name.name, f"{name.name}.gin")]
+    places = [folder / path.with_name(end) for folder in folders for end in (path.name, f"{path.name}.gin")]
     there = [pathlib.Path(os.path.normpath(place)) for place in places if place.is_file()]
     if not there:
-        suggestion = did_you_mean(match["name"].removesuffix(".gin"), config_names())
-        line = text.count("\n", 0, match.start()) + 1
+        suggestion = did_you_mean(name.removesuffix(".gin"), config_names())
         raise InputError(
-            f"No such file to include: {match['name']}.{suggestion} Received: {match[0].strip()} "
-            f"({_shown(file)}:{line})."
+            f"No such file to include: {name}.{suggestion} Received: {statement.strip()} ({shown(file)}:{line})."
         )
     return next((place for place in there if place != file), there[0])
+
+
+def _resolved(match: re.Match[str], text: str, file: pathlib.Path) -> pathlib.Path:
+    line = text.count("\n", 0, match.start()) + 1
+    return resolve(match["name"], file, line=line, statement=match[0])
 
 
 @functools.cache
@@ -126,10 +142,10 @@ def _register_reader() -> None:
         text = read(file)
 
         def replaced(match: re.Match[str]) -> str:
-            return f"{match['head']}{f'{_RESOLVED}{_resolve(match, text, file)}'!r}"
+            return f"{match['head']}{f'{_RESOLVED}{_resolved(match, text, file)}'!r}"
 
         stream = io.StringIO(_INCLUDE.sub(replaced, text))
-        stream.name = str(_shown(file))  # gin's messages name it
+        stream.name = str(shown(file))  # gin's messages name it
         return stream
 
     gin.config.register_file_reader(opened, lambda path: path.startswith(_RESOLVED))
@@ -140,6 +156,6 @@ def _is_shipped(file: pathlib.Path) -> bool:
     return file.resolve().is_relative_to(configs_dir().resolve())
 
 
-def _shown(path: pathlib.Path) -> pathlib.Path:
+def shown(path: pathlib.Path) -> pathlib.Path:
     """`path` as it is written from here."""
     return path.relative_to(pathlib.Path.cwd()) if path.is_relative_to(pathlib.Path.cwd()) else path

@@ -88,4 +88,4 @@ def _is_gone(module: str) -> bool:
 def _tell(old: str, new: str) -> None:
     """Says it on stderr, once a process."""
     if old != new:
-        streams.warn(f"{old} is now {new}; the old name goes with the next release.")
+        streams.note(f"{old} is now {new}; the old name goes with the next release.")

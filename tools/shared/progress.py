@@ -25,9 +25,9 @@ class Live:
     """
 
     def __init__(self, *, quiet: bool = False) -> None:
-        self._quiet, self._bar = quiet, None
+        self._quiet, self._bar = quiet or streams.quiet(), None
         self.watch: Callable[[Standing], None] | None = None
-        if quiet:
+        if self._quiet:
             self.watch = lambda standing: None
         elif _in_terminal():
             self.watch = self._show
@@ -82,7 +82,7 @@ def counted(items: Iterable[Item], total: int, *, what: str, quiet: bool = False
       what: they are, "images".
       quiet: shows nothing.
     """
-    if quiet or not _in_terminal():
+    if quiet or streams.quiet() or not _in_terminal():
         yield from items
         return
     with contextlib.closing(_bar(total)) as bar:

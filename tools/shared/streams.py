@@ -72,12 +72,35 @@ class Stdout:
         return self.error
 
 
+_told = {"progress": "stdout", "notes": "stderr"}  # where, of this process's program; None: nowhere
+
+
+def route(*, quiet: bool = False, json: bool = False) -> None:
+    """Says where progress and notes go: with `json` not to stdout, with `quiet` nowhere."""
+    _told["progress"] = None if quiet else "stderr" if json else "stdout"
+    _told["notes"] = None if quiet else "stderr"
+
+
+def quiet() -> bool:
+    """Whether --quiet was given."""
+    return _told["notes"] is None
+
+
 def tell(line: str) -> None:
     """Prints a line of progress. A run outlives its reader, and a disk that is full of its lines."""
-    try:
-        print(line, flush=True)
-    except OSError:
-        sys.stdout.error = None
+    if _told["progress"] == "stderr":
+        warn(line)
+    elif _told["progress"]:
+        try:
+            print(line, flush=True)
+        except OSError:
+            sys.stdout.error = None
+
+
+def note(line: str) -> None:
+    """Prints a line on stderr, unless --quiet."""
+    if _told["notes"]:
+        warn(line)
 
 
 def warn(line: str) -> None:

@@ -1,5 +1,6 @@
 """What the programs share, shown by a toy program; in a process of its own where its streams are what counts."""
 
+import json
 import os
 import pathlib
 import re
@@ -20,18 +21,19 @@ PROGRAM = '''
 from absl import flags
 
 from divco_tf.errors import InputError, Preempted, RunError
-from divco_tf.tools.shared import app, configs
+from divco_tf.tools.shared import app, configs, streams
 
-CONFIG, BIND = app.config_flags()
+CONFIG = app.ConfigFlags()
 MODEL_DIR = app.model_dir_flag()
 SIZE = flags.DEFINE_integer("size", 2, "A size.")
 KIND = flags.DEFINE_enum("kind", "plain", ["plain", "other"], "A kind.")
 EXTEND = flags.DEFINE_bool("extend", False, "More.")
+JSON, QUIET = app.json_flag(), app.quiet_flag()
 
 
 def main(command=None):
-    if CONFIG.value != "none":
-        configs.parse_config(CONFIG.value, BIND.value)
+    if CONFIG.name != "none":
+        configs.parse_config(CONFIG.name, CONFIG.bind)
         import gin
 
         print(gin.get_configurable("toy.train")())
@@ -44,11 +46,14 @@ def main(command=None):
     }.get(MODEL_DIR.value)
     if error is not None:
         raise error
-    print(f"ran {command}")
+    streams.tell("progress")
+    streams.note("a note")
+    app.print_json({"ran": command, "inf": float("inf")}) if JSON.value else print(f"ran {command}")
 
 
 def run(**beside):
-    app.run(main, program="divco-toy", **beside)
+    more = {"common": ("size",), "examples": ("divco-toy none --model_dir=x",)}
+    app.run(main, program="divco-toy", **{"required": ("config", "model_dir"), **more, **beside})
 '''
 
 
@@ -74,17 +79,44 @@ def one_line(result: Result) -> str:
 
 
 def test_a_run_that_ends_well_exits_with_0_and_says_nothing_else(divco_toy):
-    assert divco_toy("--model_dir=x") == Result(0, "ran None\n", "")
+    assert divco_toy("--model_dir=x", "--quiet") == Result(0, "ran None\n", "")
+
+
+def test_progress_is_told_on_stdout_notes_on_stderr_and_quiet_silences_both(divco_toy):
+    assert divco_toy("--model_dir=x") == Result(0, "progress\nran None\n", "a note\n")
+    assert divco_toy("--model_dir=failed", "--quiet").stderr == "divco-toy: error: It failed.\n"
+
+
+def test_json_stands_alone_on_stdout_and_has_no_number_that_json_lacks(divco_toy):
+    result = divco_toy("--model_dir=x", "--json")
+    assert json.loads(result.stdout, parse_constant=pytest.fail) == {"ran": None, "inf": None}
+    assert result.stderr == "progress\na note\n"
+
+
+def test_the_config_may_stand_beside_the_flags(divco_toy):
+    assert divco_toy("none", "--model_dir=x", "--config=none", "--quiet").stdout == "ran None\n"
+    assert "Two configs. Received: rwo and --config=none; give one" in one_line(divco_toy("rwo", "--model_dir=x"))
 
 
 def test_help_names_every_flag_of_ours_and_marks_what_is_required(divco_toy):
     result = divco_toy("--help")
     assert (result.status, result.stderr) == (0, "")
     assert result.stdout.startswith("Trains a toy.")
-    heads = [line.strip() for line in result.stdout.splitlines() if line.startswith("  --")]
-    names = [re.match(r"--(\[no\])?(\w+)", head)[2] for head in heads]
-    assert names == ["bind", "config", "extend", "kind", "model_dir", "size", "version"]  # and none of absl's
-    assert all("required" in head for head, name in zip(heads, names, strict=True) if name in ("config", "model_dir"))
+    groups = dict(re.findall(r"^(\w+):\n((?:  .*\n?)+)", result.stdout, re.MULTILINE))
+    names = {title: re.findall(r"^  --(\w+)", text, re.MULTILINE) for title, text in groups.items()}
+    assert names == {  # and none of absl's
+        "required": ["config", "model_dir"],
+        "common": ["size"],
+        "others": ["set", "bind", "kind", "extend", "json", "quiet", "version"],
+        "examples": [],
+    }
+    assert "usage: divco-toy CONFIG --model_dir=MODEL_DIR" in result.stdout
+    assert groups["examples"].strip() == "divco-toy none --model_dir=x"
+
+
+def test_a_commands_help_lists_its_own_flags(divco_toy):
+    result = divco_toy("step", "--help", commands=("step", "other"), flags_of=lambda command: ["size"])
+    assert re.findall(r"^  --(\w+)", result.stdout, re.MULTILINE) == ["size"] and "divco-toy step" in result.stdout
 
 
 def test_the_version_is_told(divco_toy):
@@ -99,9 +131,9 @@ def test_the_version_is_told(divco_toy):
             ["--model_dri=x"],
             "Did you mean: model_dir ? Received: --config=none --model_dri=x; divco-toy --help lists",
         ),
-        (["--config=none"], "--model_dir must have a value"),
+        (["--config=none"], "--model_dir is missing. Received: --config=none; divco-toy CONFIG --model_dir=MODEL_DIR"),
         (["--size=3", "--nothing"], "Unknown command line flag 'nothing'. Received: --config=none --size=3 --nothing;"),
-        (["--model_dir=x", "more"], "Too many arguments. Received: more"),
+        (["--model_dir=x", "none", "more"], "Too many arguments. Received: more"),
         (["--model_dir="], "--model_dir is empty. Received: --model_dir=; --model_dir=VALUE works."),
         (["--model_dir=x", "--bind="], "--bind is empty."),
         (["--model_dir"], "Missing value for flag --model_dir. Received: --config=none --model_dir;"),
@@ -125,7 +157,7 @@ def test_bad_input_exits_with_2_after_one_line(divco_toy, arguments, expected):
 
 def test_all_missing_flags_are_told_at_once(divco):
     line = divco.refusal("train")
-    assert all(f"--{name} must have a value" in line for name in ("config", "model_dir")) and "Received: none; " in line
+    assert "CONFIG and --model_dir are missing. Received: none; divco-train CONFIG --model_dir=MODEL_DIR" in line
 
 
 def test_a_config_that_lacks_a_value_is_told(divco_toy):
@@ -134,7 +166,7 @@ def test_a_config_that_lacks_a_value_is_told(divco_toy):
 
 
 def test_a_command_is_handed_to_main(divco_toy):
-    assert divco_toy("step", "--model_dir=x", commands=("step",)).stdout == "ran step\n"
+    assert divco_toy("step", "--model_dir=x", "--quiet", commands=("step",)).stdout == "ran step\n"
 
 
 def test_a_missing_or_misspelt_command_is_refused(divco_toy):
@@ -143,8 +175,10 @@ def test_a_missing_or_misspelt_command_is_refused(divco_toy):
 
 
 def test_an_operand_is_handed_to_main_and_must_be_there(divco_toy):
-    assert divco_toy("folder", "--model_dir=x", operand="DIR").stdout == "ran folder\n"
-    assert "DIR is missing. Received: none; divco-toy DIR works." in one_line(divco_toy("--model_dir=x", operand="DIR"))
+    assert divco_toy("folder", "--model_dir=x", "--quiet", operand="DIR").stdout == "ran folder\n"
+    assert "DIR is missing. Received: --config=none --model_dir=x; divco-toy DIR CONFIG" in one_line(
+        divco_toy("--model_dir=x", operand="DIR")
+    )
     assert "Too many arguments. Received: b" in one_line(divco_toy("a", "b", "--model_dir=x", operand="DIR"))
 
 

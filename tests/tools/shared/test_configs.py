@@ -44,7 +44,7 @@ def test_config_names_are_what_config_takes(toy_configs):
 
 def test_a_pattern_finds_names_or_is_refused(toy_configs):
     assert configs.matching_configs("digits/*") == configs.matching_configs("*") == ["digits/row"]  # base is a part
-    with pytest.raises(InputError, match=r"No config is found\. Received: cifar\*; the shipped ones are in "):
+    with pytest.raises(InputError, match=r"No config is found\. Received: cifar\*; divco-configs lists the shipped"):
         configs.matching_configs("cifar*")
 
 
