@@ -58,6 +58,8 @@ def main() -> None:
     source = experiment.open("train", data_dir=_DATA_DIR.value)
     grids = _planned(experiment, source, split_factors, options)
     if _DRY_RUN.value:
+        if _JSON.value:
+            app.print_json({"grids": grids, "split_factors": split_factors, "minutes": _MINUTES.value})
         return
     training = Sweep(
         experiment=experiment,

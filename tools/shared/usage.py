@@ -77,13 +77,16 @@ def _group(title: str, found: Sequence[flags.Flag]) -> Iterator[str]:
     yield f"\n{title}:"
     for flag in found:
         boolean = isinstance(flag, flags.BooleanFlag)
-        told = [str(flag.help).partition(";\n")[0]]  # absl adds to what may be repeated
+        # absl adds to what may be repeated, and puts an enumeration in front.
+        told = [re.sub(r"^<.*?>: ", "", str(flag.help).partition(";\n")[0])]
         if isinstance(flag, flags.MultiFlag):
             told.append("May be repeated.")
         if isinstance(flag, flags.EnumFlag):
             told.append(f"One of {', '.join(flag.parser.enum_values)}.")
-        if flag.default not in (None, False, []):
-            told.append(f"(default: {flag.default_as_str})" if not boolean else f"--no{flag.name} is the other.")
+        if boolean and flag.default:
+            told.append(f"The default; --no{flag.name} is the other.")
+        elif flag.default not in (None, False, []):
+            told.append(f"(default: {','.join(flag.default) if isinstance(flag.default, list) else flag.default})")
         yield _entry(f"--{flag.name}", " ".join(told))
 
 
