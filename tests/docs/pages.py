@@ -1,6 +1,7 @@
 """The pages of the documentation, and what stands in them: commands, code, links, anchors."""
 
 import dataclasses
+import itertools
 import pathlib
 import re
 from collections.abc import Iterator, Sequence
@@ -67,3 +68,16 @@ def anchors(page: pathlib.Path) -> set[str]:
     """What a link into the page may name: its headings as GitHub writes them."""
     headings = re.findall(r"^#+ (.*)$", _FENCE.sub("", page.read_text(encoding="utf-8")), flags=re.MULTILINE)
     return {re.sub(r"[^\w\- ]", "", heading.lower()).replace(" ", "-") for heading in headings}
+
+
+def config_names(page: pathlib.Path) -> set[str]:
+    """The shipped configs that a page calls by their names, braces and patterns left out."""
+    families = "|".join(sorted(folder.name for folder in (ROOT / "gin").iterdir() if folder.is_dir()))
+    return set(re.findall(rf"(?:{families})/\w+_split\d\w*(?![\w{{*.])", page.read_text(encoding="utf-8")))
+
+
+def commands_with_outputs(page: pathlib.Path) -> list[tuple[str, str]]:
+    """Each block of commands that has a block of text behind it, and that text."""
+    found = _FENCE.findall(page.read_text(encoding="utf-8"))
+    pairs = itertools.pairwise(found)
+    return [(first[1], second[1]) for first, second in pairs if (first[0], second[0]) == ("sh", "text")]
