@@ -41,8 +41,8 @@ def main() -> None:
 def _plan(config: str) -> None:
     """Prints the plan of a config, or of all that a pattern finds: those that are refused are told at the end."""
     names = configs.matching_configs(config) if "*" in config else [config]
-    for name in names:
-        _CONFIG.check(name)
+    if len(names) == 1:
+        _CONFIG.check()
     app.load_tensorflow()
     from divco_tf.runs.plan import plan
 

@@ -263,14 +263,23 @@ def _check_twice(bound: Sequence[Any], assigned: Iterable[settings.Assignment]) 
 
 
 def _check_registered(found: outline.Outline, assigned: Iterable[settings.Assignment]) -> None:
-    """Refuses a backbone or a dataset that is none, unless a module of the user's may bring it."""
+    """Refuses a backbone, its division or a dataset that is none, unless a module of the user's may bring it."""
     if not all(module.startswith(("divco_tf.", "__gin__.")) for module in found.modules.values()):
         return
     from divco_tf.data.datasets import get_dataset
-    from divco_tf.models.backbones.registry import BACKBONES
+    from divco_tf.models import spec_json
+    from divco_tf.models.division import check_division
 
-    values = {setting.path: value for setting, value, _ in assigned}
-    for name, get in (("backbone", BACKBONES.get), ("dataset", get_dataset)):
-        value = values.get(name, found.value("Experiment", name))
-        if isinstance(value, str):
-            get(value)
+    values = {setting.path: value for setting, value, _ in assigned if not setting.entry}
+    kinds = {"backbone": str, "dataset": str, "split_factor": int, "rule": str, "budget": str, settings.OVERRIDES: dict}
+    bound = {name: values.get(name, found.value("Experiment", name)) for name in kinds}
+    bound = {name: value for name, value in bound.items() if isinstance(value, kinds[name])}
+    overrides = bound.pop(settings.OVERRIDES, {})
+    overrides = {**overrides, **{setting.entry: value for setting, value, _ in assigned if setting.entry}}
+    if "dataset" in bound:
+        get_dataset(bound.pop("dataset"))
+    if "backbone" in bound:
+        backbone = bound.pop("backbone")
+        overrides = spec_json.with_tuples(backbone, overrides)
+        spec_json.check_overrides(backbone, overrides)
+        check_division(backbone, **{"split_factor": 1, **bound, **overrides})

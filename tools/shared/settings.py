@@ -13,6 +13,7 @@ from typing import Any, NamedTuple
 
 from absl import flags
 
+from divco_tf import fields
 from divco_tf.analysis.grid import Cell, cell_name, literal, split
 from divco_tf.errors import InputError
 from divco_tf.registry import did_you_mean
@@ -75,6 +76,17 @@ class Setting:
         """As gin calls it: "options.Options.strategy"."""
         return f"{PARTS[self.part].name}.{self.field}"
 
+    def checked(self, text: str) -> Any:
+        """What a text stands for, where the field takes it as far as is known without TensorFlow.
+
+        Raises:
+          InputError: it does not.
+        """
+        part, value = PARTS[self.part], self.value(text)
+        hint = Any if self.entry else unimported.hint_of(part.module, part.kind, self.field)
+        fields.checked(value, hint, f"{part.kind}.{self.field}")
+        return value
+
     def value(self, text: str) -> Any:
         """What a text stands for: Python's literals, and whatever the field takes for a text."""
         hint, found = "Any" if self.entry else PARTS[self.part].fields[self.field], literal(text)
@@ -115,8 +127,8 @@ def find(name: str, *, received: str | None = None) -> Setting:
         raise InputError(f"Several settings are called {name}. Received: {received}; {choices} works.")
     head, _, rest = name.partition(".")
     if head in PARTS and not rest:
-        fields = ", ".join(f"{head}.{field}" for field in PARTS[head].fields)
-        raise InputError(f"{head} is several settings. Received: {received}; one of {fields} works.")
+        listed = ", ".join(f"{head}.{field}" for field in PARTS[head].fields)
+        raise InputError(f"{head} is several settings. Received: {received}; one of {listed} works.")
     if head in PARTS:
         close = did_you_mean(rest, PARTS[head].fields)
         raise InputError(f"{PARTS[head].kind} has no {rest}. Received: {received}.{close}")
@@ -161,7 +173,7 @@ def assigned(texts: Iterable[str]) -> list[Assignment]:
             raise InputError(f"{setting.path} gets no value. Received: --set {text}; {name}=None is none.")
         if setting in found:
             raise InputError(f"{setting.path} is set twice. Received: --set {text} at last; give one of them.")
-        found[setting] = Assignment(setting, setting.value(value), f"{name}={value}")
+        found[setting] = Assignment(setting, setting.checked(value), f"{name}={value}")
     return list(found.values())
 
 
