@@ -20,8 +20,8 @@ show divco-summarize --backbone wide_resnet10_2 --split_factor 1 --image_size 8
 show divco-summarize --backbone wide_resnet10_2 --split_factor 4 --image_size 8
 
 printf '\n2. Train both: same recipe, epochs and seed\n'
-show divco-train --config digits/wide_resnet10_2_split1 --model_dir "$runs/split1"
-show divco-train --config digits/wide_resnet10_2_split4 --model_dir "$runs/split4"
+show divco-train digits/wide_resnet10_2_split1 --model_dir "$runs/split1"
+show divco-train digits/wide_resnet10_2_split4 --model_dir "$runs/split4"
 
 printf '\n3. Compare them on images that neither has seen\n'
 show divco-evaluate --model_dir "$runs/split1,$runs/split4"
@@ -42,6 +42,6 @@ Everything lies in $PWD/$runs:
 
 Next:
   .venv/bin/tensorboard --logdir $runs
-  .venv/bin/divco-train --config cifar10/wide_resnet10_2_split4_cpu --model_dir runs/cifar10 --data_dir FOLDER_OF_TFDS
-  .venv/bin/divco-train --config image_folder/wide_resnet16_8_split4 --model_dir runs/mine --data_dir YOUR_FOLDER_OF_IMAGES
+  .venv/bin/divco-train cifar10/wide_resnet10_2_split4_cpu --model_dir runs/cifar10 --data_dir FOLDER_OF_TFDS
+  .venv/bin/divco-train image_folder/wide_resnet16_8_split4 --model_dir runs/mine --data_dir YOUR_FOLDER_OF_IMAGES
 END

@@ -85,7 +85,7 @@ def test_every_training_can_be_planned(divco, readers_folder, command):  # noqa:
     name, arguments = split(command)
     if "plain_cnn" in command:
         runpy.run_path("plain_cnn.py")  # as its entry point does
-    result = divco(name, *arguments, *["--dry_run"] * ("--dry_run" not in arguments))
+    result = divco(name, *arguments, "--quiet", *["--dry_run"] * ("--dry_run" not in arguments))
     lacks = "data" if "--data_dir data" in command else ""  # nothing is downloaded here
     *_, ready = result.stdout.splitlines()
     assert (result.stderr, ready.split()) == ("", ["ready:", "no,", "see", lacks] if lacks else ["ready:", "yes"])
