@@ -5,7 +5,6 @@ With --corruptions one more a run: its accuracy on images that are corrupted as 
 """
 
 import dataclasses
-import json
 import pathlib
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
@@ -37,7 +36,8 @@ _STRATEGY = flags.DEFINE_enum(
     "Of a run: on which devices.",
 )
 _JIT = flags.DEFINE_enum("jit", "auto", ["auto", "on", "off"], "Of a run: XLA.")
-_JSON = flags.DEFINE_bool("json", False, "Print JSON instead of a table.")
+_JSON = app.json_flag("Print JSON instead of a table.")
+_QUIET = app.quiet_flag()
 _CORRUPTIONS = flags.DEFINE_bool(
     "corruptions", False, "Of a run: also its accuracy on images corrupted in 15 ways, by 5 severities each."
 )
@@ -63,7 +63,7 @@ def main() -> None:
         told = {name: dataclasses.asdict(evaluation) for name, evaluation in evaluations.items()}
         for name, robustness in corrupted.items():
             told[name]["corruptions"] = _as_json(robustness)
-        print(json.dumps(told, indent=1))
+        app.print_json(told)
     else:
         print("\n\n".join([evaluation_table(evaluations), *map(corruption_table, corrupted, corrupted.values())]))
 
@@ -102,7 +102,7 @@ def _evaluate_runs(model_dirs: list[str]) -> dict:
 def _evaluate_corrupted(model_dirs: list[str]) -> dict:
     from divco_tf.analysis.robustness import evaluate_robustness
 
-    return _of_each(model_dirs, evaluate_robustness, images=_CORRUPTED_IMAGES.value, report=streams.warn)
+    return _of_each(model_dirs, evaluate_robustness, images=_CORRUPTED_IMAGES.value, report=streams.note)
 
 
 def _as_json(robustness: "Robustness") -> dict[str, Any]:
@@ -134,7 +134,17 @@ def _evaluate_export() -> dict:
 
 def run() -> None:
     """The console script."""
-    app.run(main, program="divco-evaluate")
+    app.run(
+        main,
+        program="divco-evaluate",
+        common=("model_dir", "saved_model", "data_dir", "split", "weights"),
+        behind="--model_dir=DIR|--saved_model=DIR [--flag=value ...]",
+        examples=(
+            "divco-evaluate --model_dir=runs/digits --weights=best",
+            "divco-evaluate --model_dir=runs/a,runs/b --data_dir=data --corruptions --corrupted_images=1000",
+            "divco-evaluate --saved_model=exports/digits --dataset=digits",
+        ),
+    )
 
 
 if __name__ == "__main__":

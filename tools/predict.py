@@ -2,10 +2,6 @@
 
 An image a row: its most probable classes with their probabilities, and how far the branches disagree, in nats. Folders
 are searched for images, at any depth. A file that cannot be read is named and passed over; then the exit status is 1.
-
-    divco-predict --model_dir runs/photos cat.jpg
-    divco-predict --model_dir runs/photos --weights best --branches photos/
-    divco-predict --saved_model export --format csv --out answers.csv photos/
 """
 
 import contextlib
@@ -35,6 +31,7 @@ _BATCH_SIZE = flags.DEFINE_integer(
     "batch_size", 64, "Images at once; memory follows it, and no answer depends on it.", lower_bound=1
 )
 _JIT = flags.DEFINE_enum("jit", "auto", ["auto", "on", "off"], "Of a run: XLA.")
+_QUIET = app.quiet_flag()
 
 
 def main(*paths: str) -> None:
@@ -49,7 +46,7 @@ def main(*paths: str) -> None:
     found = find_images(paths)
     if found.others:
         more = f" and {len(found.others) - 1:,} more" if len(found.others) > 1 else ""
-        streams.warn(f"left out: files that are no images, {shown(found.others[0])}{more}")
+        streams.note(f"left out: files that are no images, {shown(found.others[0])}{more}")
     with configs.modules_of(_MODEL_DIR.value) if _MODEL_DIR.value else contextlib.nullcontext():
         classifier = _classifier()
         with _opened() as out:
@@ -123,7 +120,18 @@ def _answer(classifier: "Classifier", paths: tuple[str, ...], out: TextIO) -> in
 
 def run() -> None:
     """The console script."""
-    app.run(main, program="divco-predict", operand="FILE_OR_FOLDER ...")
+    app.run(
+        main,
+        program="divco-predict",
+        operand="FILE_OR_FOLDER ...",
+        common=("model_dir", "saved_model", "weights", "top", "format", "out"),
+        behind="--model_dir=DIR|--saved_model=DIR [--flag=value ...]",
+        examples=(
+            "divco-predict --model_dir=runs/photos cat.jpg",
+            "divco-predict --model_dir=runs/photos --weights=best --branches photos/",
+            "divco-predict --saved_model=export --format=csv --out=answers.csv photos/",
+        ),
+    )
 
 
 if __name__ == "__main__":

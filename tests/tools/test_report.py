@@ -67,7 +67,7 @@ def test_a_real_sweep_is_read_as_it_was_written(tmp_path):
 @pytest.mark.parametrize(
     ("arguments", "says"),
     [
-        ((), "DIR is missing. Received: none; divco-report DIR works."),
+        ((), "DIR is missing. Received: none; divco-report DIR"),
         (("SWEEP", "other"), "Too many arguments. Received: other"),
         (("nowhere",), "Neither a sweep (results.jsonl) nor a run (experiment.json) lies there. Received: nowhere"),
         (("SWEEP", "--baseline=S=3"), "No arm is called so. Received: S=3. Did you mean S="),

@@ -47,7 +47,7 @@ def _syntax_complaint(error: SyntaxError | tokenize.TokenError) -> str:
     received = f" Received: {error.text.strip()}{_place(error.filename, error.lineno)}." if error.text else ""
     hint = ""
     if re.search(r"token|value", reason):
-        hint = " Texts stand in quotes, which a shell keeps only inside other quotes: --bind 'x.name=\"text\"'."
+        hint = " Texts stand in quotes, in a shell within others: --bind 'x.name=\"text\"'; --set needs none."
     return f"gin cannot parse the config: {reason}.{received}{hint}"
 
 

@@ -253,13 +253,13 @@ def _check_macro(statement: Any, found: outline.Outline) -> None:
 
 
 def _check_twice(bound: Sequence[Any], assigned: Iterable[settings.Assignment]) -> None:
-    names = {f"{statement.selector}.{statement.arg_name}" for statement in bound}
-    for setting, *_ in assigned:
-        if setting.parameter in names:
-            raise InputError(
-                f"{setting.path} is set twice. Received: --bind of {setting.parameter} and --set {setting.path}; give "
-                "one of them."
-            )
+    """Refuses what --bind binds, by itself or by its macro, and --set sets."""
+    names = {(statement.selector.rpartition(".")[2], statement.arg_name): statement for statement in bound}
+    for setting, _, text in assigned:
+        statement = names.get((settings.PARTS[setting.part].kind, setting.field)) or names.get((setting.field, ""))
+        if statement is not None:
+            received = f"--bind {statement.location.line_content.strip()} and --set {text}"
+            raise InputError(f"{setting.path} is set twice. Received: {received}; give one of them.")
 
 
 def _check_registered(found: outline.Outline, assigned: Iterable[settings.Assignment]) -> None:

@@ -150,8 +150,9 @@ def test_what_the_config_has_in_the_place_of_a_part_is_not_guessed_at(tmp_path):
 
 
 def test_a_binding_and_a_setting_do_not_say_the_same(tmp_path):
-    with pytest.raises(InputError, match=r"epochs is set twice. Received: --bind of experiment.Experiment.epochs and"):
-        described(DIGITS, "epochs=2", bind=["experiment.Experiment.epochs=3"])
+    for bound in ("experiment.Experiment.epochs=3", "epochs=3"):
+        with pytest.raises(InputError, match=f"epochs is set twice. Received: --bind {bound} and --set epochs=2; give"):
+            described(DIGITS, "epochs=2", bind=[bound])
 
 
 @pytest.mark.parametrize(
