@@ -55,8 +55,8 @@ class Programs:
     def refusal(self, name: str, *arguments: str, status: int = 2) -> str:
         """The one line with which the program refuses."""
         result = self(name, *arguments)
-        # A run that has begun told what its input takes.
-        told = [line for line in result.stdout.splitlines() if not line.startswith(("views: ", "decoded images: "))]
+        begun = ("views: ", "decoded images: ", "loss: ", "first step: ")  # what a run tells when it has begun
+        told = [line for line in result.stdout.splitlines() if not line.startswith(begun)]
         assert (result.status, told) == (status, []), result
         (line,) = result.stderr.splitlines()
         program = f"divco-{name.removesuffix('_checkpoint')}"  # `import` is no module's name
