@@ -61,7 +61,7 @@ def _check(experiment: "Experiment", options: "Options") -> None:
     images = {split.replace("_", "-"): len(source) for split, source in sources.items()}
     notes = list(dict.fromkeys(note for source in sources.values() for note in source.notes))
     if _JSON.value:
-        app.print_json({"images": images, "refused": refusals, "findings": findings.lines(), "notes": notes})
+        app.print_json({"splits": images, "refused": refusals, **vars(findings), "notes": notes})
     else:
         counts = [", ".join(f"{count} {split}" for split, count in images.items())] if len(images) > 1 else []
         print(*refusals, *findings.lines(), *counts, *notes, sep="\n")

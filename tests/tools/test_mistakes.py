@@ -21,6 +21,7 @@ MISTAKES = [
     ("train", f"{DIGITS} --model_dir=x --set=overrides.drpout=0.3", "it has depth, widen_factor, dropout"),
     ("train", f"{DIGITS} --model_dir=x --bind=eopchs=2", "Did you mean epochs"),
     ("train", f"{DIGITS} --model_dir=x --bind=experiment.Experiment.epohcs=2", "Did you mean epochs"),
+    ("train", f"{DIGITS} --model_dir=x --set=model_dir=y", "model_dir is a flag. "),
     ("train", DIGITS, "--model_dir is missing. Received: "),
     ("views", f"{DIGITS} --check --set=holdout=0.1", "Did you mean held_out"),
     ("sweep", f"{DIGITS} --out=x --grid=sede=1", "Did you mean seed"),

@@ -1,5 +1,6 @@
 """divco-views: contact sheets and checked data."""
 
+import json
 import pathlib
 
 import numpy as np
@@ -32,6 +33,12 @@ def test_the_step_and_the_number_of_images_can_be_chosen(divco, tmp_path):
     np.testing.assert_array_equal(sheets[0], sheets[1])
     assert sheets[0].shape != sheets[2].shape or (sheets[0] != sheets[2]).any()
     assert sheets[0].shape[0] < 3 * 160
+
+
+def test_what_is_found_is_json_on_request(divco):
+    found = json.loads(divco("views", DIGITS, "--check", "--split=test", "--json", "--quiet").stdout)
+    assert (found["splits"], found["images"], found["problems"], found["refused"]) == ({"test": 387}, 387, [], [])
+    assert sum(found["by_class"].values()) == 387
 
 
 def test_good_data_are_told_in_a_few_lines(divco):

@@ -249,20 +249,18 @@ def _parse_flags(argv: Sequence[str], *, told: usage.Usage, module: types.Module
     except flags.Error as error:
         reason = str(error) if str(error)[-1] in ".?" else f"{error}."
         _fail(program, f"{reason} Received: {shlex.join(argv[1:]) or 'none'}; {program} --help lists the flags.")
-    ours = flags.FLAGS.get_key_flags_for_module(module)
-    for flag in ours:
+    for flag in flags.FLAGS.get_key_flags_for_module(module):
         if flag.present and flag.value in ("", [], [""]):
             _fail(program, f"--{flag.name} is empty. Received: --{flag.name}=; --{flag.name}=VALUE works.")
         if flag.present > 1 and not isinstance(flag, flags.MultiFlag):
             _fail(program, f"--{flag.name} is given {flag.present} times. Received: {flag.value} at last; give one.")
-    names = {flag.name for flag in ours}
-    if arguments and "config" in names and not (told.commands or told.operand):
+    if arguments and "config" in flags.FLAGS and not (told.commands or told.operand):
         _take_config(program, arguments.pop(0))
     if complaint := told.complaint(arguments, argv[1:]):
         _fail(program, complaint)
     if flags.FLAGS["verbosity"].using_default_value:
         flags.FLAGS.verbosity = logging.WARNING  # INFO is TFDS and others telling what they do
-    streams.route(**{name: name in names and bool(flags.FLAGS[name].value) for name in ("quiet", "json")})
+    streams.route(**{name: name in flags.FLAGS and flags.FLAGS[name].value for name in ("quiet", "json")})
     return arguments
 
 

@@ -54,7 +54,8 @@ def find_config(config: str) -> pathlib.Path:
             return place
     if path.is_dir():
         raise InputError(f"A config is a file. Received: {config}, a folder; a .gin file in it works.")
-    suggestion = did_you_mean(config.removesuffix(".gin"), config_names())
+    beside = (str(other.with_suffix("")) for other in path.parent.glob("*.gin"))
+    suggestion = did_you_mean(config.removesuffix(".gin"), [*config_names(), *beside])
     raise InputError(
         f"No such config. Received: {config}.{suggestion} A path to a .gin file works too, and divco-configs lists "
         "the shipped ones."
@@ -131,13 +132,16 @@ def bindings_of(found: outline.Outline, assigned: Iterable[settings.Assignment])
     Raises:
       InputError: the config has something else in the place of a part.
     """
-    told, entries = [], dict(found.value("Experiment", settings.OVERRIDES) or {})
+    told, overrides, parts = [], found.value("Experiment", settings.OVERRIDES, {}), set()
     for setting, value, text in assigned:
-        if setting.field == settings.OVERRIDES:
-            value = {**entries, setting.entry: value} if setting.entry else value
-            entries = value if isinstance(value, dict) else {}
+        if setting.entry:
+            if not outline.is_literal(overrides):
+                raise _own(settings.OVERRIDES, text)
+            value = overrides = {**overrides, setting.entry: value}
         scope, binding = _scope(found, setting, text)
-        told.append((text, [*binding, f"{scope}{setting.parameter} = {settings.as_literal(value)}"]))
+        told.append((text, binding * (setting.part not in parts)))
+        told[-1][1].append(f"{scope}{setting.parameter} = {settings.as_literal(value)}")
+        parts.add(setting.part)
     return told
 
 
@@ -219,11 +223,14 @@ def _scope(found: outline.Outline, setting: settings.Setting, text: str) -> tupl
     if held is None:
         return "", [f"{experiment.name}.{setting.part} = @{part.name}()"]
     if not isinstance(held, outline.Reference) or held.name.rpartition(".")[2] != part.kind:
-        raise InputError(
-            f"The config has its own {setting.part}. Received: --set {text}, where it binds {held}; --bind, of its own "
-            "parameters, works."
-        )
+        raise _own(setting.part, text)
     return held.name[: held.name.rfind("/") + 1], []
+
+
+def _own(name: str, text: str) -> InputError:
+    return InputError(
+        f"The config computes its {name}. Received: --set {text}; --bind of what computes it, or another config, works."
+    )
 
 
 def _parsed_binding(binding: str, defined: Collection[str]) -> tuple[Any, ...]:

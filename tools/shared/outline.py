@@ -154,6 +154,15 @@ def _statements(path: pathlib.Path) -> Iterator[Any]:
         yield statement
 
 
+def is_literal(value: Any) -> bool:
+    """Whether a value is Python's, with no macro and no reference in it."""
+    if isinstance(value, dict):
+        return all(map(is_literal, (*value, *value.values())))
+    if isinstance(value, list | tuple) and not isinstance(value, Macro | Reference):
+        return all(map(is_literal, value))
+    return not isinstance(value, Macro | Reference)
+
+
 def _holds(value: Any, macro: str) -> bool:
     if isinstance(value, Macro):
         return value.name.removesuffix("/macro") == macro

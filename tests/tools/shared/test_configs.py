@@ -52,6 +52,12 @@ def test_a_misspelt_config_names_the_close_ones(toy_configs):
     assert "Received: digits/rwo. Did you mean digits/row?" in refusal("digits/rwo")
 
 
+def test_a_misspelt_file_names_the_close_ones_beside_it(toy_configs, tmp_path):
+    (tmp_path / "cfg").mkdir()
+    (tmp_path / "cfg" / "mine.gin").write_text("")
+    assert f"Did you mean {tmp_path}/cfg/mine?" in refusal(f"{tmp_path}/cfg/mien.gin")
+
+
 def test_bindings_win_over_the_config_and_see_its_imports(toy_configs):
     configs.parse_config("digits/row", ["toy.Rate.peak = 0.2", 'toy.train.name = "x"', "epochs=5"])
     assert bound("toy.Rate.peak") == 0.2

@@ -8,7 +8,7 @@ import pytest
 from divco_tf.analysis.grid import cells, with_arguments
 from divco_tf.errors import InputError
 from divco_tf.runs.experiment import Experiment
-from divco_tf.tools.shared import configs, settings
+from divco_tf.tools.shared import configs, outline, settings
 from divco_tf.training.optim.optimizer import OptimizerConfig
 
 DIGITS = "digits/wide_resnet10_2_split4"
@@ -99,15 +99,19 @@ def described(config, *texts, bind=()):
     return configs.experiment(), configs.options(), lines
 
 
+WARM = ("warm_start.model_dir=runs/other", "weights=best")
+
+
 def test_settings_win_over_the_config_and_are_told_as_gin_says_them():
-    experiment, options, lines = described(DIGITS, "epochs=2", "strategy=mirrored", "warm_start.model_dir=runs/other")
+    experiment, options, lines = described(DIGITS, "epochs=2", "strategy=mirrored", *WARM)
     assert (experiment.epochs, options.strategy, experiment.warm_start.model_dir) == (2, "mirrored", "runs/other")
-    assert lines == [
+    assert lines[:3] == [
         "--set epochs=2: experiment.Experiment.epochs = 2",
         '--set strategy=mirrored: options.Options.strategy = "mirrored"',
         "--set warm_start.model_dir=runs/other: experiment.Experiment.warm_start = @warm_start.WarmStart(); "
         'warm_start.WarmStart.model_dir = "runs/other"',
     ]
+    assert lines[3] == '--set weights=best: warm_start.WarmStart.weights = "best"'
     assert "strategy = 'mirrored'" in configs.operative_config()
 
 
@@ -145,7 +149,11 @@ def test_what_the_config_binds_of_overrides_is_kept_and_a_scope_is_heeded(tmp_pa
 def test_what_the_config_has_in_the_place_of_a_part_is_not_guessed_at(tmp_path):
     lines = "from tests.tools import toy_library\nexperiment.Experiment.optimizer = @toy_library.train()\n"
     (tmp_path / "mine.gin").write_text(OWN + lines)
-    with pytest.raises(InputError, match=r"The config has its own optimizer. Received: --set weight_decay=0.5"):
+    for lines in ("@toy_library.train()", "{'depth': %depth}"):
+        (tmp_path / "other.gin").write_text(f"depth = 10\n{OWN}experiment.Experiment.overrides = {lines}\n")
+        with pytest.raises(InputError, match=r"computes its overrides. Received: --set overrides.dropout=0.5"):
+            configs.bindings_of(outline.read(tmp_path / "other.gin"), settings.assigned(["overrides.dropout=0.5"]))
+    with pytest.raises(InputError, match=r"The config computes its optimizer. Received: --set weight_decay=0.5"):
         described(tmp_path / "mine.gin", "weight_decay=0.5")
 
 
