@@ -31,7 +31,7 @@ _DEFAULT_CONFIGS = {
     "cifar10": "cifar10/wide_resnet10_2_split1_cpu",
     "image_folder": "image_folder/wide_resnet16_8_split1",
 }
-_CONFIG = app.ConfigFlags("The recipe; one that is shipped for --dataset unless given. It may stand alone.")
+_CONFIG = app.ConfigFlags("The recipe; one that is shipped for --dataset unless given. --config=CONFIG is the same.")
 _DATASET = flags.DEFINE_enum("dataset", "image_folder", sorted(DATASETS), "Whose images.")
 _DATA_DIR = app.data_dir_flag()
 _BACKBONE = flags.DEFINE_string("backbone", None, "The large network; the config's unless given.")

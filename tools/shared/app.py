@@ -34,7 +34,8 @@ class ConfigFlags:
     """--config (or what stands beside the flags), --bind and --set: an experiment as the command line tells it."""
 
     def __init__(
-        self, told: str = "The experiment: a .gin file, or a name that divco-configs lists. It may stand alone."
+        self,
+        told: str = "The experiment: a .gin file, or a name of divco-configs. --config=CONFIG is the same.",
     ) -> None:
         self._config = flags.DEFINE_string("config", None, told)
         self._set = flags.DEFINE_multi_string(
@@ -181,6 +182,7 @@ def run(
         if error is not stdout.error:
             raise
     finally:
+        streams.route()
         unwritten, sys.stdout = stdout.finish(), stdout.stream
     if unwritten is not None and not status and not isinstance(unwritten, BrokenPipeError):
         _fail(program, f"stdout cannot be written ({unwritten.strerror}).", status=RUN_ERROR)

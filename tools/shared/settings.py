@@ -198,7 +198,8 @@ def of_experiment(cell: Cell) -> Cell:
 def as_literal(value: Any) -> str:
     """A value as gin, and Python, read it."""
     if isinstance(value, str):
-        return json.dumps(value, ensure_ascii=False)
+        text = json.dumps(value, ensure_ascii=False)
+        return re.sub("[\ud800-\udfff]", lambda found: f"\\u{ord(found[0]):04x}", text)  # a path may be no UTF-8
     if isinstance(value, Mapping):
         return "{" + ", ".join(f"{as_literal(key)}: {as_literal(inner)}" for key, inner in value.items()) + "}"
     if isinstance(value, tuple):

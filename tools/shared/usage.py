@@ -52,7 +52,7 @@ class Usage:
             return f"Unknown command. Received: {arguments[0]}.{did_you_mean(arguments[0], self.commands)}"
         needs_operand = self.operand and not self.operand.startswith("[")
         missing = [self.operand] if needs_operand and not arguments else []
-        missing += [_as_typed(name) for name in self.required if flags.FLAGS[name].value in (None, [])]
+        missing += [_as_typed(name) for name in self.required if flags.FLAGS[name].value in (None, "", [])]
         if missing:
             listed = "; divco-configs lists the shipped configs" if "CONFIG" in missing else ""
             return (
@@ -87,7 +87,7 @@ def _group(title: str, found: Sequence[flags.Flag]) -> Iterator[str]:
             told.append(f"The default; --no{flag.name} is the other.")
         elif flag.default not in (None, False, []):
             told.append(f"(default: {','.join(flag.default) if isinstance(flag.default, list) else flag.default})")
-        yield _entry(f"--{flag.name}", " ".join(told))
+        yield _entry("CONFIG" if flag.name == "config" else f"--{flag.name}", " ".join(told))
 
 
 def _entry(name: str, told: str) -> str:

@@ -85,6 +85,7 @@ def test_a_run_that_ends_well_exits_with_0_and_says_nothing_else(divco_toy):
 def test_progress_is_told_on_stdout_notes_on_stderr_and_quiet_silences_both(divco_toy):
     assert divco_toy("--model_dir=x") == Result(0, "progress\nran None\n", "a note\n")
     assert divco_toy("--model_dir=failed", "--quiet").stderr == "divco-toy: error: It failed.\n"
+    assert not streams.quiet()  # of that program
 
 
 def test_json_stands_alone_on_stdout_and_has_no_number_that_json_lacks(divco_toy):
@@ -105,11 +106,12 @@ def test_help_names_every_flag_of_ours_and_marks_what_is_required(divco_toy):
     groups = dict(re.findall(r"^(\w+):\n((?:  .*\n?)+)", result.stdout, re.MULTILINE))
     names = {title: re.findall(r"^  --(\w+)", text, re.MULTILINE) for title, text in groups.items()}
     assert names == {  # and none of absl's
-        "required": ["config", "model_dir"],
+        "required": ["model_dir"],
         "common": ["size"],
         "others": ["set", "bind", "kind", "extend", "json", "quiet", "version"],
         "examples": [],
     }
+    assert groups["required"].startswith("  CONFIG ")
     assert "usage: divco-toy CONFIG --model_dir=MODEL_DIR" in result.stdout
     assert groups["examples"].strip() == "divco-toy none --model_dir=x"
 

@@ -1,5 +1,6 @@
 """--set: a setting by its name."""
 
+import ast
 import dataclasses
 
 import gin
@@ -97,6 +98,17 @@ def test_values_need_no_quotes(text, value):
 def described(config, *texts, bind=()):
     lines = configs.parse_config(str(config), bind, texts)
     return configs.experiment(), configs.options(), lines
+
+
+@pytest.mark.parametrize("text", ["plain", 'it\'s "q" \\ \n', "é 😀", "#x"])
+def test_a_text_comes_through_gin_as_it_is(text):
+    assert described(DIGITS, f"cache_dir=/tmp/{text}")[1].cache_dir == f"/tmp/{text.strip()}"
+
+
+def test_a_literal_is_pythons():
+    for value in ("\udcff\t", ("a",), (), {"x": (1, 2.5), "y": None}, True):
+        assert ast.literal_eval(settings.as_literal(value)) == value
+    assert settings.as_literal("\udcff").isascii()
 
 
 WARM = ("warm_start.model_dir=runs/other", "weights=best")
