@@ -6,6 +6,8 @@ from divco_tf.errors import InputError
 from divco_tf.registry import did_you_mean
 
 SPLITS = ("train", "held_out", "test")
+ALL = "all"
+"""In place of a split: every image of a folder of classes that has no splits."""
 
 _IMAGENET_MEAN = (0.485, 0.456, 0.406)
 _IMAGENET_STD = (0.229, 0.224, 0.225)

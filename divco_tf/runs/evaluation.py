@@ -10,6 +10,7 @@ import numpy as np
 import tensorflow as tf
 
 from divco_tf import fields
+from divco_tf.data.datasets import ALL
 from divco_tf.data.sources import Source
 from divco_tf.data.streams import evaluation_dataset, reading
 from divco_tf.models import draws
@@ -27,7 +28,7 @@ class Evaluation:
     """Figures over one split.
 
     Attributes:
-      split: "train", "held_out" or "test".
+      split: "train", "held_out", "test" or "all".
       images: how many.
       accuracy: the ensemble's, 0..1.
       branch_accuracies: each branch's.
@@ -49,6 +50,37 @@ class Evaluation:
     seconds_per_step: float | None = None
 
 
+@dataclasses.dataclass(frozen=True)
+class Answers:
+    """What a network answers to each image of a split.
+
+    Attributes:
+      probabilities: of the ensemble, float32 [N, K].
+      branch_classes: each branch's answers, int64 [N, S]; S = 0 where they are not known.
+      source: of the images: their labels, the names of their classes, and their own.
+    """
+
+    probabilities: np.ndarray
+    branch_classes: np.ndarray
+    source: Source
+
+    @property
+    def labels(self) -> np.ndarray:
+        """The right classes, int64 [N]."""
+        return self.source.labels
+
+    @property
+    def correct(self) -> np.ndarray:
+        """Whether the ensemble is right, bool [N]."""
+        return self.probabilities.argmax(axis=1) == self.labels
+
+    def same_images(self, other: "Answers") -> bool:
+        """Whether both are to the same images, as far as labels and names tell."""
+        one, two = self.source, other.source
+        places = {0, len(one) // 2, len(one) - 1}
+        return np.array_equal(one.labels, two.labels) and all(one.name_of(i) == two.name_of(i) for i in places)
+
+
 def evaluate(
     model_dir: str | pathlib.Path,
     *,
@@ -64,21 +96,30 @@ def evaluate(
     Args:
       model_dir: of `train`.
       data_dir: where the run's dataset lies.
-      split: "test", "held_out" or "train".
+      split: "test", "held_out" or "train"; "all": every image of a folder of classes that has no splits.
       weights: "last", "best" or "ema".
       batch_size: global; the figures do not depend on it.
-      strategy: see `Options`.
-      jit: see `Options`.
+      strategy, jit: see `runtime.strategy` and `runtime.compute`.
 
     Raises:
       InputError: no run, no such weights, no data, or data of other classes.
     """
-    batch_size = fields.checked(batch_size, int, "batch_size")
-    run, source, predict, used = opened(
-        model_dir, data_dir=data_dir, split=split, weights=weights, strategy=strategy, jit=jit
+    chosen = {"data_dir": data_dir, "split": split, "weights": weights, "strategy": strategy, "jit": jit}
+    return evaluate_in_full(model_dir, batch_size=batch_size, **chosen)[0]
+
+
+def evaluate_in_full(
+    model_dir: str | pathlib.Path, *, split: str, batch_size: int, **chosen: Any
+) -> tuple[Evaluation, Answers]:
+    """The figures of `evaluate`, and the answers that they are of; all its arguments are to be given."""
+    batch_size, start = fields.checked(batch_size, int, "batch_size"), time.monotonic()
+    run, source, predict, used = opened(model_dir, split=split, **chosen)
+    found = answers(predict, run.experiment, source, batch_size=batch_size)
+    seconds = time.monotonic() - start
+    evaluation = figures(
+        found.probabilities, found.branch_classes, found.labels, split=split, seconds=seconds, weights=used
     )
-    evaluation = score(predict, run.experiment, source, split=split, batch_size=batch_size, weights=used)
-    return dataclasses.replace(evaluation, seconds_per_step=run.seconds_per_step)
+    return dataclasses.replace(evaluation, seconds_per_step=run.seconds_per_step), found
 
 
 def opened(
@@ -97,7 +138,7 @@ def opened(
     with placement.scope():
         stack = load(model_dir, weights=weights)
     experiment = run.experiment
-    source = experiment.open(split, data_dir=data_dir).ordered_as(run.class_names)
+    source = experiment.open(split, data_dir=data_dir).ordered_as(run.class_names, some=split == ALL)
     run.check_classes(source)
     predict = predictor(stack, experiment, strategy=placement, jit=jit)
     return run, source, predict, stack.weights_from.removeprefix(f"{model_dir} ")
@@ -199,6 +240,26 @@ def score(
       InputError: an image cannot be read.
     """
     start = time.monotonic()
+    found = answers(predict, experiment, source, batch_size=batch_size, check=check)
+    seconds = time.monotonic() - start
+    return figures(
+        found.probabilities, found.branch_classes, found.labels, split=split, seconds=seconds, weights=weights
+    )
+
+
+def answers(
+    predict: Callable[[Iterable[tf.Tensor]], Iterable[tuple[np.ndarray, np.ndarray]]],
+    experiment: Experiment,
+    source: Source,
+    *,
+    batch_size: int,
+    check: Callable[[], None] = lambda: None,
+) -> Answers:
+    """What `predict` makes of `source`'s images; `check` is called after each batch, and may raise.
+
+    Raises:
+      InputError: an image cannot be read.
+    """
     dataset = evaluation_dataset(source, batch_size=batch_size, preprocess=experiment.preprocessing)
     probabilities, classes = [], []
     with reading():
@@ -206,38 +267,19 @@ def score(
             probabilities.append(ensemble)
             classes.append(branches.argmax(axis=-1))
             check()
-    return figures(
-        np.concatenate(probabilities),
-        np.concatenate(classes),
-        source.labels,
-        split=split,
-        seconds=time.monotonic() - start,
-        weights=weights,
-    )
+    return Answers(np.concatenate(probabilities), np.concatenate(classes), source)
 
 
-def figures(
-    probabilities: np.ndarray,
-    branch_classes: np.ndarray,
-    labels: np.ndarray,
-    *,
-    split: str,
-    seconds: float,
-    weights: str,
-) -> Evaluation:
-    """The figures of predictions.
-
-    Args:
-      probabilities: of the ensemble, [N, K].
-      branch_classes: each branch's prediction, int [N, S].
-      labels: int [N].
-      split, seconds, weights: recorded.
-    """
+def figures(answers: Answers, *, split: str, seconds: float, weights: str) -> Evaluation:
+    """The figures of answers; `split`, `seconds` and `weights` are recorded."""
+    probabilities, labels = answers.probabilities, answers.labels
     return Evaluation(
         split=split,
         images=len(labels),
         accuracy=metrics.accuracy(probabilities, labels),
-        branch_accuracies=tuple(float(right) for right in np.mean(branch_classes == labels[:, None], axis=0)),
+        branch_accuracies=tuple(
+            float(right) for right in np.mean(answers.branch_classes == labels[:, np.newaxis], axis=0)
+        ),
         negative_log_likelihood=metrics.negative_log_likelihood(probabilities, labels),
         calibration_error=metrics.expected_calibration_error(probabilities, labels),
         seconds=seconds,

@@ -32,7 +32,7 @@ _CHUNK = 16  # images a thread prepares at a time: small ones of one size are re
 _LARGE = 3 * 2**18  # bytes of a decoded image, from which on it is resized by itself, and its memory is free again
 _AHEAD = 2  # batches that are prepared while one is answered
 
-Answers = tuple[np.ndarray, np.ndarray, np.ndarray | None]
+BatchAnswers = tuple[np.ndarray, np.ndarray, np.ndarray | None]
 """Of a batch: probabilities [N, K], disagreement [N] and branch probabilities [N, S, K], where they are known."""
 
 
@@ -80,7 +80,7 @@ class Classifier:
 
     def __init__(
         self,
-        answer: Callable[[Iterable[tf.Tensor]], Iterable[Answers]],
+        answer: Callable[[Iterable[tf.Tensor]], Iterable[BatchAnswers]],
         *,
         class_names: Sequence[str],
         preprocessing: Preprocessing,
@@ -130,7 +130,7 @@ class Classifier:
         stack = load(model_dir, weights=weights)
         predict = predictor(stack, run.experiment, strategy=make_strategy("one_device"), jit=jit)
 
-        def answer(batches: Iterable[tf.Tensor]) -> Iterator[Answers]:
+        def answer(batches: Iterable[tf.Tensor]) -> Iterator[BatchAnswers]:
             for probabilities, logits in predict(batches):
                 yield probabilities, losses.jensen_shannon(logits).numpy(), tf.nn.softmax(logits).numpy()
 
@@ -152,7 +152,7 @@ class Classifier:
         if len(names) != signature.structured_outputs["probabilities"].shape[-1]:
             raise InputError(f"The export's record is damaged. Received: {folder}; export the run anew.")
 
-        def answer(batches: Iterable[tf.Tensor]) -> Iterator[Answers]:
+        def answer(batches: Iterable[tf.Tensor]) -> Iterator[BatchAnswers]:
             for images in batches:
                 outputs = {name: output.numpy() for name, output in model._predict(images).items()}
                 yield outputs["probabilities"], outputs["disagreement"], outputs.get("branch_probabilities")
@@ -221,7 +221,7 @@ class Classifier:
         for answers in self._answer(batches()):
             yield self._predictions(answers, errors.popleft())
 
-    def _predictions(self, answers: Answers, errors: tuple[str | None, ...]) -> Predictions:
+    def _predictions(self, answers: BatchAnswers, errors: tuple[str | None, ...]) -> Predictions:
         unread = np.array([error is not None for error in errors], bool)
         if not np.isfinite(answers[0]).all():
             raise InputError(

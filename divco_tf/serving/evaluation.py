@@ -11,10 +11,11 @@ import numpy as np
 import tensorflow as tf
 
 from divco_tf import files
+from divco_tf.data.datasets import ALL
 from divco_tf.data.sources import Source, open_source
 from divco_tf.data.streams import evaluation_dataset, reading
 from divco_tf.errors import InputError, shown
-from divco_tf.runs.evaluation import Evaluation, figures
+from divco_tf.runs.evaluation import Answers, Evaluation, figures
 from divco_tf.runs.model_dir import numbered
 from divco_tf.serving.export import SAVED_MODEL, read_class_names, read_record, version_folders
 
@@ -41,9 +42,19 @@ def evaluate_saved_model(
     Raises:
       InputError: no export or no data, or classes that do not fit each other.
     """
+    chosen = {"dataset": dataset, "data_dir": data_dir, "split": split, "held_out": held_out}
+    return evaluate_saved_model_in_full(path, batch_size=batch_size, **chosen)[0]
+
+
+def evaluate_saved_model_in_full(
+    path: str | pathlib.Path, *, dataset: str, split: str, batch_size: int, **chosen: Any
+) -> tuple[Evaluation, Answers]:
+    """The figures of `evaluate_saved_model`, and the answers that they are of."""
     folder = find_version(path)
     record, names = read_record(folder), read_class_names(folder)
-    source = open_source(dataset, split, data_dir=data_dir, held_out=held_out)
+    source = open_source(dataset, split, **chosen)
+    if split == ALL and names is not None:
+        source = source.ordered_as(names, some=True)
     model, predict = loaded(folder)
     num_classes = predict.structured_outputs["probabilities"].shape[-1]
     if num_classes != source.num_classes:
@@ -54,16 +65,10 @@ def evaluate_saved_model(
     _check_names(names, source, record, folder)
     start = time.monotonic()
     with reading():
-        probabilities, branch_classes = _predictions(predict, source, batch_size, folder)
+        found = Answers(*_predictions(predict, source, batch_size, folder), source)
     del model  # the function does not hold the weights
-    return figures(
-        probabilities,
-        branch_classes,
-        source.labels,
-        split=split,
-        seconds=time.monotonic() - start,
-        weights=f"{folder} of {record.get('weights_from') or 'a stack'}",
-    )
+    weights = f"{folder} of {record.get('weights_from') or 'a stack'}"
+    return figures(found, split=split, seconds=time.monotonic() - start, weights=weights), found
 
 
 def find_version(path: str | pathlib.Path) -> pathlib.Path:

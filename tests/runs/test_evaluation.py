@@ -5,10 +5,10 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from divco_tf.data.sources import open_source
+from divco_tf.data.sources import ArraySource, open_source
 from divco_tf.data.streams import evaluation_dataset
 from divco_tf.errors import InputError
-from divco_tf.runs.evaluation import Predictor, evaluate, figures
+from divco_tf.runs.evaluation import Answers, Predictor, evaluate, figures
 from divco_tf.runs.model_dir import load
 from divco_tf.runtime.strategy import make_strategy
 from divco_tf.training import losses, metrics
@@ -138,7 +138,8 @@ def test_a_network_without_dropout_is_not_sampled():
 def test_figures_of_a_worked_example():
     probabilities = np.array([[0.9, 0.1], [0.4, 0.6], [0.8, 0.2]])
     branch_classes = np.array([[0, 0], [1, 0], [1, 1]])
-    evaluation = figures(probabilities, branch_classes, np.array([0, 1, 1]), split="test", seconds=2.0, weights="x")
+    source = ArraySource(np.zeros((3, 8, 8, 3), np.uint8), [0, 1, 1], ("a", "b"))
+    evaluation = figures(Answers(probabilities, branch_classes, source), split="test", seconds=2.0, weights="x")
     assert (evaluation.images, evaluation.split, evaluation.seconds, evaluation.weights) == (3, "test", 2.0, "x")
     assert evaluation.accuracy == pytest.approx(2 / 3)
     assert evaluation.branch_accuracies == pytest.approx((1.0, 2 / 3))

@@ -1,10 +1,12 @@
 """Plots of how good arms are image by image: reliability, risk and coverage, confusion; and how they learnt."""
 
+import dataclasses
 from collections.abc import Sequence
 
 import numpy as np
 
 from divco_tf.analysis.metrics import reliability_of
+from divco_tf.analysis.mistakes import frequent_confusions
 from divco_tf.analysis.report import drawing
 from divco_tf.analysis.report.drawing import MUTED, Plot
 from divco_tf.analysis.report.study import SPLITS, Arm, Study, Task, class_names
@@ -116,11 +118,24 @@ def confusion(arm: Arm) -> np.ndarray:
     return np.bincount(labels * count + classes, minlength=count**2).reshape(count, count)
 
 
-@drawing.styled
 def confusion_plot(name: str, study: Study, arm: Arm) -> Plot:
     """The confusion matrix of an arm, in percent of each class."""
     counts = confusion(arm)
     names = class_names(study, arm.task, len(counts))[: len(counts)]
+    plot = confusion_drawn(name, counts, names, title=f"Confusion of {study.label(arm)}")
+    return dataclasses.replace(plot, told=f"{plot.told} All seeds together.")
+
+
+@drawing.styled
+def confusion_drawn(name: str, counts: np.ndarray, names: Sequence[str], *, title: str) -> Plot:
+    """A confusion matrix, in percent of each class.
+
+    Args:
+      name: of the plot.
+      counts: images of class i (row) that are taken for class j (column), int `[K, K]`.
+      names: of the classes.
+      title: of the plot.
+    """
     shares = 100 * counts / np.maximum(counts.sum(axis=1, keepdims=True), 1)
     few = len(counts) <= MOST_NAMED
     figure, axes = drawing.axes(4.4)
@@ -133,14 +148,8 @@ def confusion_plot(name: str, study: Study, arm: Arm) -> Plot:
     axes.set_ylabel("Right class")
     pairs = np.argwhere(counts if few else np.where(np.eye(len(counts), dtype=bool), 0, counts))
     rows = [(names[i], names[j], int(counts[i, j]), shares[i, j]) for i, j in pairs]
-    return Plot(
-        name,
-        f"Confusion of {study.label(arm)}",
-        "Percent of the images of a row’s class that got each answer; wrong ones are coloured. All seeds together.",
-        figure,
-        ("right class", "answer", "images", "% of the class"),
-        rows,
-    )
+    told = "Percent of the images of a row’s class that got each answer; wrong ones are coloured."
+    return Plot(name, title, told, figure, ("right class", "answer", "images", "% of the class"), rows)
 
 
 def _with_images(study: Study, task: Task) -> list[Arm]:
@@ -160,9 +169,7 @@ def top_confusions(study: Study, arm: Arm, most: int = 8) -> list[Sequence]:
     """The most frequent mistakes: right class, answer, images, percent of the class."""
     counts = confusion(arm)
     names = class_names(study, arm.task, len(counts))
-    off = np.where(np.eye(len(counts), dtype=bool), 0, counts)
-    order = np.argsort(-off, axis=None, kind="stable")[:most]
-    pairs = [np.unravel_index(place, off.shape) for place in order]
     return [
-        (names[i], names[j], int(off[i, j]), 100 * off[i, j] / max(counts[i].sum(), 1)) for i, j in pairs if off[i, j]
+        (names[i], names[j], count, 100 * count / max(counts[i].sum(), 1))
+        for i, j, count in frequent_confusions(counts, most=most)
     ]

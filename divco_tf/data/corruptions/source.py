@@ -66,9 +66,9 @@ class CorruptedSource(Source):
         """The clean image's name."""
         return self.source.name_of(index)
 
-    def ordered_as(self, class_names: Sequence[str]) -> "CorruptedSource":
+    def ordered_as(self, class_names: Sequence[str], *, some: bool = False) -> "CorruptedSource":
         """The same images, labelled by their classes' places in `class_names`."""
-        source = self.source.ordered_as(class_names)
+        source = self.source.ordered_as(class_names, some=some)
         return CorruptedSource(source, family=self.family, severity=self.severity, seed=self.seed)
 
     def holds(self, path: pathlib.Path) -> bool:

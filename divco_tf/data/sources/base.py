@@ -93,8 +93,11 @@ class Source(abc.ABC):
         """Which image that is, for messages: a path, or a place in the data."""
         return f"image {index}"
 
-    def ordered_as(self, class_names: Sequence[str]) -> "Source":
-        """The same images, labelled by their classes' places in `class_names`, where those are the same classes."""
+    def ordered_as(self, class_names: Sequence[str], *, some: bool = False) -> "Source":
+        """The same images, labelled by their classes' places in `class_names`, where those are the same classes.
+
+        With `some` they may be more classes than the images have.
+        """
         return self
 
     def only(self, indices: np.ndarray) -> "Source":

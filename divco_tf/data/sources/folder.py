@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from divco_tf.data.datasets import Dataset
+from divco_tf.data.datasets import ALL, Dataset
 from divco_tf.data.preprocessing import Preprocessing
 from divco_tf.data.sources.encoded import EncodedSource
 from divco_tf.data.sources.fingerprints import FILES, file_parts
@@ -57,10 +57,13 @@ class ImageFolder(EncodedSource):
         """The file's path, as it can be printed."""
         return shown(self.root / self.paths[index])
 
-    def ordered_as(self, class_names: Sequence[str]) -> "ImageFolder":
-        """The same images for a run of 0.1.0, which sorted class names as the file system spelt them."""
+    def ordered_as(self, class_names: Sequence[str], *, some: bool = False) -> "ImageFolder":
+        """The same images for a run of 0.1.0, which sorted class names as the file system spelt them.
+
+        With `some` for any run that knows their classes, among others.
+        """
         numbers = {composed(name): number for number, name in enumerate(class_names)}
-        if set(numbers) != set(self.class_names):
+        if not set(self.class_names) <= set(numbers) or not (some or len(numbers) == self.num_classes):
             return self
         labels = [numbers[self.class_names[label]] for label in self.labels]
         return ImageFolder(self.root, self.paths, labels, numbers, self.preprocessing, notes=self.notes)
@@ -110,6 +113,11 @@ def open_folder(facts: Dataset, request: Request) -> ImageFolder:
         what = "is no folder" if root.exists() else "does not exist"
         raise InputError(f"The folder of images {what}. Received: {root}; {WOULD_WORK} would work.")
     layout = find_layout(root, tested_on=facts.test_splits)
+    if request.split == ALL and layout.train != root:
+        raise InputError(
+            f"The folder of images has splits, so all images at once are none. Received: split=all of {shown(root)}; "
+            f"data_dir={shown(layout.test or layout.validation or layout.train)} would work."
+        )
     train = _listing(layout.train, request)
     known = {name: number for number, name in enumerate(train.class_names)}
     whole, notes = _whole(layout, request)
@@ -118,8 +126,9 @@ def open_folder(facts: Dataset, request: Request) -> ImageFolder:
     if whole is None:
         flat = layout.validation is None and layout.test is None
         share = facts.test_share if flat else 0.0
-        mine = in_split(listed.paths, request.split, held_out=_share(layout, request), test_share=share)
-        paths, labels = paths[mine], labels[mine]
+        if request.split != ALL:
+            mine = in_split(listed.paths, request.split, held_out=_share(layout, request), test_share=share)
+            paths, labels = paths[mine], labels[mine]
     else:
         _check_classes(listed, train)
     if request.on_error == "raise":  # of training images all that lie beside them, too: they are to be read as well

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from divco_tf import files
-from divco_tf.data.datasets import SPLITS, Dataset, get_dataset
+from divco_tf.data.datasets import ALL, SPLITS, Dataset, get_dataset
 from divco_tf.data.sources.base import ArraySource, Source
 from divco_tf.data.sources.folder import open_folder
 from divco_tf.data.sources.prepared import has_prepared, open_prepared, stretched
@@ -38,7 +38,7 @@ def open_source(
 
     Args:
       dataset: a name of `datasets.DATASETS`.
-      split: "train", "held_out" or "test".
+      split: "train", "held_out" or "test"; "all": every image of a folder of classes that has no splits.
       data_dir: where the data is: the folder that TensorFlow Datasets prepared it in (as TFRecord or ArrayRecord), or
         the user's folder of images; for ImageNet either. Digits need none.
       held_out: the share of the training images, in [0, 1), that is kept from training and makes up "held_out". Of a
@@ -56,7 +56,7 @@ def open_source(
       InputError: no such dataset, split or data; the data is not as it should be.
     """
     facts = get_dataset(dataset)
-    _check_split(split, held_out)
+    _check_split(split, held_out, facts)
     size = facts.image_size if image_size is None else image_size
     if size < 1:
         raise InputError(f"An image size in pixels. Received: {size}; {facts.image_size} would work.")
@@ -75,7 +75,7 @@ def open_source(
     )
     if facts.reader == "digits":
         return _open_digits(facts, request)
-    if facts.reader == "tfds" or has_prepared(facts, request.data_dir):
+    if facts.reader == "tfds" or (split != ALL and has_prepared(facts, request.data_dir)):
         return open_prepared(facts, request)
     return open_folder(facts, request)
 
@@ -150,9 +150,14 @@ def check_on_error(on_error: str) -> None:
         raise InputError(f"Unknown way with bad images. Received: {on_error}; {' or '.join(ON_ERROR)} would work.")
 
 
-def _check_split(split: str, held_out: float) -> None:
-    if split not in SPLITS:
-        raise InputError(f"Unknown split. Received: {split}.{did_you_mean(split, SPLITS)}")
+def _check_split(split: str, held_out: float, facts: Dataset) -> None:
+    if split == ALL and facts.reader != "folder":
+        raise InputError(
+            f"All images at once are those of a folder with a subfolder a class. Received: split=all of {facts.name}; "
+            "split=test would work."
+        )
+    if split not in (*SPLITS, ALL):
+        raise InputError(f"Unknown split. Received: {split}.{did_you_mean(split, (*SPLITS, ALL))}")
     if not 0 <= held_out < 1:
         raise InputError(f"The held-out share of the training images. Received: {held_out}; 0 <= share < 1 would work.")
     if split == "held_out" and held_out == 0:
