@@ -1,21 +1,30 @@
 """Evaluates trained runs, or an exported SavedModel: divco-evaluate --model_dir runs/a,runs/b --data_dir data.
 
-Prints a table with each branch's accuracy and the ensemble's, NLL and calibration error; every image counts once.
-With --corruptions one more a run: its accuracy on images that are corrupted as CIFAR-10-C's are.
+Prints each branch's accuracy and the ensemble's, NLL and calibration error; every image counts once. A single run is
+told class by class. Several are compared with the first: sizes, intervals of the accuracies and of their differences,
+and in what else than the split factor the runs differ. --confusion, --mistakes and --picture show what is taken for
+what; with --corruptions a table tells the accuracy on images that are corrupted as CIFAR-10-C's are.
+
+    divco-evaluate --model_dir runs/photos --data_dir photos --confusion --mistakes 10
+    divco-evaluate --model_dir runs/photos --data_dir labelled --split all --picture confusion.png
+    divco-evaluate --saved_model export --dataset digits --json
 """
 
 import dataclasses
+import json
 import pathlib
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING, Any
 
 from absl import flags
 
-from divco_tf.data.datasets import SPLITS
+from divco_tf import files
+from divco_tf.data.datasets import ALL, SPLITS
 from divco_tf.errors import InputError
-from divco_tf.tools.shared import app, configs, streams
+from divco_tf.tools.shared import app, configs, evaluated, streams
 
 if TYPE_CHECKING:
+    from divco_tf.analysis.comparison import Compared
     from divco_tf.analysis.robustness import Robustness
 
 _MODEL_DIR = flags.DEFINE_multi_string(
@@ -24,7 +33,7 @@ _MODEL_DIR = flags.DEFINE_multi_string(
 _SAVED_MODEL = flags.DEFINE_string("saved_model", None, "An exported SavedModel; it or --model_dir is required.")
 _DATASET = flags.DEFINE_string("dataset", None, "Of --saved_model, which requires it: the name of a dataset.")
 _DATA_DIR = app.data_dir_flag()
-_SPLIT = flags.DEFINE_enum("split", "test", sorted(SPLITS), "Which images.")
+_SPLIT = flags.DEFINE_enum("split", "test", [*sorted(SPLITS), ALL], "Which images; all of a folder that has no splits.")
 _WEIGHTS = flags.DEFINE_enum("weights", "last", ["last", "best", "ema"], "Of a run.")
 _BATCH_SIZE = flags.DEFINE_integer(
     "batch_size", 500, "Images at once, over all devices; no figure depends on it.", lower_bound=1
@@ -36,14 +45,19 @@ _STRATEGY = flags.DEFINE_enum(
     "Of a run: on which devices.",
 )
 _JIT = flags.DEFINE_enum("jit", "auto", ["auto", "on", "off"], "Of a run: XLA.")
-_JSON = app.json_flag("Print JSON instead of a table.")
-_QUIET = app.quiet_flag()
+_JSON = flags.DEFINE_bool("json", False, "Print JSON instead of a table.")
 _CORRUPTIONS = flags.DEFINE_bool(
     "corruptions", False, "Of a run: also its accuracy on images corrupted in 15 ways, by 5 severities each."
 )
 _CORRUPTED_IMAGES = flags.DEFINE_integer(
     "corrupted_images", None, "With --corruptions: so many of the images, for all of them 75 times.", lower_bound=1
 )
+
+_CONFUSION = flags.DEFINE_bool(
+    "confusion", False, "The confusion matrix, and each class's accuracy, which is told of a single run anyway."
+)
+_MISTAKES = flags.DEFINE_integer("mistakes", 0, "So many wrong answers, the surest first.", lower_bound=0)
+_PICTURE = flags.DEFINE_string("picture", None, "Of one run: a .png or .svg file for the confusion matrix.")
 
 _OF_RUNS, _OF_EXPORTS = (_WEIGHTS, _STRATEGY, _JIT, _CORRUPTIONS, _CORRUPTED_IMAGES), (_DATASET,)
 
@@ -54,18 +68,39 @@ def main() -> None:
     model_dirs = [folder for value in _MODEL_DIR.value for folder in _folders(value)]
     for folder in model_dirs:
         app.check_model_dir(folder)
+    if _PICTURE.value and len(model_dirs) > 1:
+        raise InputError(f"--picture is of one run. Received: {len(model_dirs)} runs; one --model_dir works.")
     app.load_tensorflow()
+    found = _evaluate_export() if _SAVED_MODEL.value else _evaluate_runs(model_dirs)
+    compared = _compare(found) if len(found) > 1 else {}
+    corrupted = _evaluate_corrupted(model_dirs) if _CORRUPTIONS.value else {}
+    if _PICTURE.value:
+        _draw(*next(iter(found.items())))
+    if _JSON.value:
+        print(json.dumps(_all_as_json(found, compared, corrupted), indent=1))
+    else:
+        print("\n\n".join(_all_as_text(found, compared, corrupted)))
+
+
+def _all_as_json(found: dict, compared: dict, corrupted: dict) -> dict[str, Any]:
+    told = {name: each.json(confusion=_CONFUSION.value, mistakes=bool(_MISTAKES.value)) for name, each in found.items()}
+    for name, run in compared.items():
+        told[name] |= dataclasses.asdict(run)
+    for name, robustness in corrupted.items():
+        told[name]["corruptions"] = _as_json(robustness)
+    return told
+
+
+def _all_as_text(found: dict, compared: dict, corrupted: dict) -> Iterator[str]:
     from divco_tf.tools.shared.tables import corruption_table, evaluation_table
 
-    evaluations = _evaluate_export() if _SAVED_MODEL.value else _evaluate_runs(model_dirs)
-    corrupted = _evaluate_corrupted(model_dirs) if _CORRUPTIONS.value else {}
-    if _JSON.value:
-        told = {name: dataclasses.asdict(evaluation) for name, evaluation in evaluations.items()}
-        for name, robustness in corrupted.items():
-            told[name]["corruptions"] = _as_json(robustness)
-        app.print_json(told)
-    else:
-        print("\n\n".join([evaluation_table(evaluations), *map(corruption_table, corrupted, corrupted.values())]))
+    yield evaluation_table({name: each.evaluation for name, each in found.items()})
+    if compared:
+        yield evaluated.comparison_table(compared)
+    asked = {"confusion": _CONFUSION.value, "mistakes": bool(_MISTAKES.value)}
+    for name, each in found.items():
+        yield from each.sections(f"{name}  " * (len(found) > 1), classes=len(found) == 1 or _CONFUSION.value, **asked)
+    yield from map(corruption_table, corrupted, corrupted.values())
 
 
 def _check_flags() -> None:
@@ -80,6 +115,8 @@ def _check_flags() -> None:
         if flags.FLAGS[flag.name].present:
             what = "--saved_model" if _SAVED_MODEL.value else "--model_dir"
             raise InputError(f"--{flag.name} is not of {what}. Received: {flag.value!r}; leaving it out works.")
+    if _PICTURE.value and pathlib.Path(_PICTURE.value).suffix not in (".png", ".svg"):
+        raise InputError(f"A picture is a .png or .svg file. Received: {_PICTURE.value}; confusion.png works.")
     if _CORRUPTED_IMAGES.value is not None and not _CORRUPTIONS.value:
         raise InputError(
             f"--corrupted_images is of --corruptions. Received: {_CORRUPTED_IMAGES.value} without it; both would work."
@@ -93,16 +130,36 @@ def _folders(value: str) -> list[str]:
     return [folder for part in value.split(",") if (folder := part.strip())]
 
 
-def _evaluate_runs(model_dirs: list[str]) -> dict:
-    from divco_tf.runs.evaluation import evaluate
+def _evaluate_runs(model_dirs: list[str]) -> dict[str, evaluated.Evaluated]:
+    from divco_tf.runs import evaluation
+
+    def evaluate(model_dir: str, **options: Any) -> evaluated.Evaluated:
+        return evaluated.evaluated(*evaluation.evaluate_in_full(model_dir, **options), mistakes=_MISTAKES.value)
 
     return _of_each(model_dirs, evaluate)
+
+
+def _compare(found: dict[str, evaluated.Evaluated]) -> dict[str, "Compared"]:
+    from divco_tf.analysis.comparison import Scored, compare_runs
+    from divco_tf.runs.model_dir import open_model_dir
+
+    scored = [Scored(open_model_dir(name), each.correct, each.images) for name, each in found.items()]
+    return dict(zip(found, compare_runs(scored), strict=True))
+
+
+def _draw(name: str, found: evaluated.Evaluated) -> None:
+    from divco_tf.analysis.report import drawing, quality
+
+    path = files.local_path(_PICTURE.value, "--picture")
+    files.make_writable(path.parent, "folder of --picture")
+    title = f"Confusion of {name}, {found.evaluation.images:,} {found.evaluation.split} images"
+    drawing.save(quality.confusion_drawn("confusion", found.confusion, found.class_names, title=title), path)
 
 
 def _evaluate_corrupted(model_dirs: list[str]) -> dict:
     from divco_tf.analysis.robustness import evaluate_robustness
 
-    return _of_each(model_dirs, evaluate_robustness, images=_CORRUPTED_IMAGES.value, report=streams.note)
+    return _of_each(model_dirs, evaluate_robustness, images=_CORRUPTED_IMAGES.value, report=streams.warn)
 
 
 def _as_json(robustness: "Robustness") -> dict[str, Any]:
@@ -124,27 +181,18 @@ def _of_each(model_dirs: list[str], evaluate: Callable[..., Any], **more: Any) -
     return evaluations
 
 
-def _evaluate_export() -> dict:
-    from divco_tf.serving.evaluation import evaluate_saved_model
+def _evaluate_export() -> dict[str, evaluated.Evaluated]:
+    from divco_tf.serving.evaluation import evaluate_saved_model_in_full
 
     path = _SAVED_MODEL.value
-    options = {"split": _SPLIT.value, "batch_size": _BATCH_SIZE.value}
-    return {path: evaluate_saved_model(path, dataset=_DATASET.value, data_dir=_DATA_DIR.value, **options)}
+    options = {"split": _SPLIT.value, "batch_size": _BATCH_SIZE.value, "held_out": 0.0}
+    found = evaluate_saved_model_in_full(path, dataset=_DATASET.value, data_dir=_DATA_DIR.value, **options)
+    return {path: evaluated.evaluated(*found, mistakes=_MISTAKES.value)}
 
 
 def run() -> None:
     """The console script."""
-    app.run(
-        main,
-        program="divco-evaluate",
-        common=("model_dir", "saved_model", "data_dir", "split", "weights"),
-        behind="--model_dir=DIR|--saved_model=DIR [--flag=value ...]",
-        examples=(
-            "divco-evaluate --model_dir=runs/digits --weights=best",
-            "divco-evaluate --model_dir=runs/a,runs/b --data_dir=data --corruptions --corrupted_images=1000",
-            "divco-evaluate --saved_model=exports/digits --dataset=digits",
-        ),
-    )
+    app.run(main, program="divco-evaluate")
 
 
 if __name__ == "__main__":

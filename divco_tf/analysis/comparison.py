@@ -1,7 +1,7 @@
 """Runs beside each other: what each costs, how sure its accuracy is, and whether the comparison is a fair one."""
 
 import dataclasses
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Hashable, Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -11,7 +11,6 @@ from divco_tf.analysis.statistics import LEVEL, compare
 from divco_tf.data.sources.fingerprints import same_data
 from divco_tf.errors import InputError
 from divco_tf.models.sizes import Sizes
-from divco_tf.runs.evaluation import Answers
 from divco_tf.runs.model_dir import ModelDir
 from divco_tf.runs.records.experiment_json import read_record
 
@@ -59,32 +58,37 @@ def accuracy_interval(right: int, images: int) -> tuple[float, float]:
     return float(interval.low), float(interval.high)
 
 
-def compare_runs(runs: Sequence[ModelDir], answers: Sequence[Answers]) -> list[Compared]:
-    """Runs beside the first one.
+@dataclasses.dataclass(frozen=True)
+class Scored:
+    """A run, whether it is right about each image of a split (bool [N]), and what tells those images from others."""
 
-    Args:
-      runs: of training.
-      answers: of each to the images of a split; differences are known where these are the first run's.
-    """
-    return [_compared(run, found, runs[0], answers[0]) for run, found in zip(runs, answers, strict=True)]
+    run: ModelDir
+    correct: np.ndarray
+    images: Hashable
 
 
-def _compared(run: ModelDir, answers: Answers, first: ModelDir, firsts: Answers) -> Compared:
-    experiment, size = run.experiment, run.experiment.preprocessing.image_size
-    spec = experiment.branch_spec(len(run.class_names)) if run.branch is None else run.branch
-    branch = Sizes(num_classes=len(run.class_names), input_shape=(size, size, 3))(spec)
+def compare_runs(scored: Sequence[Scored]) -> list[Compared]:
+    """Runs beside the first one; differences are known where the images are the same."""
+    return [_compared(one, scored[0]) for one in scored]
+
+
+def _compared(one: Scored, first: Scored) -> Compared:
+    experiment, num_classes = one.run.experiment, len(one.run.class_names)
+    size = experiment.preprocessing.image_size
+    spec = experiment.branch_spec(num_classes) if one.run.branch is None else one.run.branch
+    branch = Sizes(num_classes=num_classes, input_shape=(size, size, 3))(spec)
     found = Compared(
         split_factor=experiment.split_factor,
         parameters=experiment.split_factor * branch.parameters,
         multiply_adds=experiment.split_factor * branch.multiply_adds * max(1, experiment.dropout_samples),
         epochs=experiment.epochs,
         steps=experiment.steps,
-        accuracy_interval=accuracy_interval(int(answers.correct.sum()), len(answers.labels)),
-        differs_in=tuple(differences(run, first)),
+        accuracy_interval=accuracy_interval(int(one.correct.sum()), len(one.correct)),
+        differs_in=tuple(differences(one.run, first.run)),
     )
-    if run is first or not answers.same_images(firsts) or len(answers.labels) < 2:
+    if one is first or one.images != first.images or len(one.correct) < 2:
         return found
-    paired = compare(answers.correct[np.newaxis], firsts.correct[np.newaxis])
+    paired = compare(one.correct[np.newaxis], first.correct[np.newaxis])
     return dataclasses.replace(found, difference=paired.difference, difference_interval=(paired.low, paired.high))
 
 

@@ -3,6 +3,7 @@
 import dataclasses
 import pathlib
 import time
+import zlib
 from collections.abc import Callable, Iterable
 from typing import Any
 
@@ -74,11 +75,12 @@ class Answers:
         """Whether the ensemble is right, bool [N]."""
         return self.probabilities.argmax(axis=1) == self.labels
 
-    def same_images(self, other: "Answers") -> bool:
-        """Whether both are to the same images, as far as labels and names tell."""
-        one, two = self.source, other.source
-        places = {0, len(one) // 2, len(one) - 1}
-        return np.array_equal(one.labels, two.labels) and all(one.name_of(i) == two.name_of(i) for i in places)
+    @property
+    def images(self) -> tuple[Any, ...]:
+        """What tells these images from others, as far as labels and names do."""
+        count = len(self.labels)
+        names = (self.source.name_of(index) for index in (0, count // 2, count - 1))
+        return count, zlib.crc32(self.labels.tobytes()), *names
 
 
 def evaluate(
@@ -112,13 +114,11 @@ def evaluate_in_full(
     model_dir: str | pathlib.Path, *, split: str, batch_size: int, **chosen: Any
 ) -> tuple[Evaluation, Answers]:
     """The figures of `evaluate`, and the answers that they are of; all its arguments are to be given."""
-    batch_size, start = fields.checked(batch_size, int, "batch_size"), time.monotonic()
+    batch_size = fields.checked(batch_size, int, "batch_size")
     run, source, predict, used = opened(model_dir, split=split, **chosen)
+    start = time.monotonic()
     found = answers(predict, run.experiment, source, batch_size=batch_size)
-    seconds = time.monotonic() - start
-    evaluation = figures(
-        found.probabilities, found.branch_classes, found.labels, split=split, seconds=seconds, weights=used
-    )
+    evaluation = figures(found, split=split, seconds=time.monotonic() - start, weights=used)
     return dataclasses.replace(evaluation, seconds_per_step=run.seconds_per_step), found
 
 
@@ -241,10 +241,7 @@ def score(
     """
     start = time.monotonic()
     found = answers(predict, experiment, source, batch_size=batch_size, check=check)
-    seconds = time.monotonic() - start
-    return figures(
-        found.probabilities, found.branch_classes, found.labels, split=split, seconds=seconds, weights=weights
-    )
+    return figures(found, split=split, seconds=time.monotonic() - start, weights=weights)
 
 
 def answers(

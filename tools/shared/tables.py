@@ -29,9 +29,12 @@ def evaluation_table(evaluations: Mapping[str, "Evaluation"]) -> str:
     """One row a run and a row for each branch of it."""
     rows = []
     for name, evaluation in evaluations.items():
+        images = f"{evaluation.images} {evaluation.split} images"
+        if evaluation.split == "all":
+            images = f"all {evaluation.images} images"
         rows.append(
             (
-                f"{name}  ({evaluation.weights}, {evaluation.images} {evaluation.split} images)",
+                f"{name}  ({evaluation.weights}, {images})",
                 f"{100 * evaluation.accuracy:.2f}",
                 f"{evaluation.negative_log_likelihood:.4f}",
                 f"{evaluation.calibration_error:.4f}",
