@@ -4,14 +4,9 @@ Prints each branch's accuracy and the ensemble's, NLL and calibration error; eve
 told class by class. Several are compared with the first: sizes, intervals of the accuracies and of their differences,
 and in what else than the split factor the runs differ. --confusion, --mistakes and --picture show what is taken for
 what; with --corruptions a table tells the accuracy on images that are corrupted as CIFAR-10-C's are.
-
-    divco-evaluate --model_dir runs/photos --data_dir photos --confusion --mistakes 10
-    divco-evaluate --model_dir runs/photos --data_dir labelled --split all --picture confusion.png
-    divco-evaluate --saved_model export --dataset digits --json
 """
 
 import dataclasses
-import json
 import pathlib
 from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING, Any
@@ -45,14 +40,14 @@ _STRATEGY = flags.DEFINE_enum(
     "Of a run: on which devices.",
 )
 _JIT = flags.DEFINE_enum("jit", "auto", ["auto", "on", "off"], "Of a run: XLA.")
-_JSON = flags.DEFINE_bool("json", False, "Print JSON instead of a table.")
+_JSON = app.json_flag()
+_QUIET = app.quiet_flag()
 _CORRUPTIONS = flags.DEFINE_bool(
     "corruptions", False, "Of a run: also its accuracy on images corrupted in 15 ways, by 5 severities each."
 )
 _CORRUPTED_IMAGES = flags.DEFINE_integer(
     "corrupted_images", None, "With --corruptions: so many of the images, for all of them 75 times.", lower_bound=1
 )
-
 _CONFUSION = flags.DEFINE_bool(
     "confusion", False, "The confusion matrix, and each class's accuracy, which is told of a single run anyway."
 )
@@ -70,6 +65,8 @@ def main() -> None:
         app.check_model_dir(folder)
     if _PICTURE.value and len(model_dirs) > 1:
         raise InputError(f"--picture is of one run. Received: {len(model_dirs)} runs; one --model_dir works.")
+    if _PICTURE.value:
+        files.make_writable(files.local_path(_PICTURE.value, "--picture").parent, "folder of --picture")
     app.load_tensorflow()
     found = _evaluate_export() if _SAVED_MODEL.value else _evaluate_runs(model_dirs)
     compared = _compare(found) if len(found) > 1 else {}
@@ -77,7 +74,7 @@ def main() -> None:
     if _PICTURE.value:
         _draw(*next(iter(found.items())))
     if _JSON.value:
-        print(json.dumps(_all_as_json(found, compared, corrupted), indent=1))
+        app.print_json(_all_as_json(found, compared, corrupted))
     else:
         print("\n\n".join(_all_as_text(found, compared, corrupted)))
 
@@ -150,16 +147,14 @@ def _compare(found: dict[str, evaluated.Evaluated]) -> dict[str, "Compared"]:
 def _draw(name: str, found: evaluated.Evaluated) -> None:
     from divco_tf.analysis.report import drawing, quality
 
-    path = files.local_path(_PICTURE.value, "--picture")
-    files.make_writable(path.parent, "folder of --picture")
     title = f"Confusion of {name}, {found.evaluation.images:,} {found.evaluation.split} images"
-    drawing.save(quality.confusion_drawn("confusion", found.confusion, found.class_names, title=title), path)
+    drawing.save(quality.confusion_drawn("confusion", found.confusion, found.class_names, title=title), _PICTURE.value)
 
 
 def _evaluate_corrupted(model_dirs: list[str]) -> dict:
     from divco_tf.analysis.robustness import evaluate_robustness
 
-    return _of_each(model_dirs, evaluate_robustness, images=_CORRUPTED_IMAGES.value, report=streams.warn)
+    return _of_each(model_dirs, evaluate_robustness, images=_CORRUPTED_IMAGES.value, report=streams.note)
 
 
 def _as_json(robustness: "Robustness") -> dict[str, Any]:
@@ -192,7 +187,18 @@ def _evaluate_export() -> dict[str, evaluated.Evaluated]:
 
 def run() -> None:
     """The console script."""
-    app.run(main, program="divco-evaluate")
+    app.run(
+        main,
+        program="divco-evaluate",
+        common=("model_dir", "saved_model", "data_dir", "split", "weights", "confusion", "mistakes", "picture", "json"),
+        behind="--model_dir=DIR|--saved_model=DIR [--flag=value ...]",
+        examples=(
+            "divco-evaluate --model_dir runs/split1,runs/split4",
+            "divco-evaluate --model_dir runs/photos --data_dir photos --confusion --mistakes 10",
+            "divco-evaluate --model_dir runs/photos --data_dir labelled --split all --picture confusion.png",
+            "divco-evaluate --saved_model export --dataset digits --json",
+        ),
+    )
 
 
 if __name__ == "__main__":

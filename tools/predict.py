@@ -30,8 +30,8 @@ _OUT = flags.DEFINE_string("out", None, "A file for the answers, complete or not
 _BATCH_SIZE = flags.DEFINE_integer(
     "batch_size", 64, "Images at once; memory follows it, and no answer depends on it.", lower_bound=1
 )
-_JIT = flags.DEFINE_enum("jit", "auto", ["auto", "on", "off"], "Of a run: XLA.")
 _QUIET = app.quiet_flag()
+_JIT = flags.DEFINE_enum("jit", "auto", ["auto", "on", "off"], "Of a run: XLA.")
 
 
 def main(*paths: str) -> None:
@@ -105,7 +105,7 @@ def _answer(classifier: "Classifier", paths: tuple[str, ...], out: TextIO) -> in
     )
     done = unread = 0
     rows_shown = not _OUT.value and sys.stdout.isatty()  # they are progress themselves
-    images = progress.counted(paths, len(paths), what="images", quiet=rows_shown)
+    images = progress.counted(paths, len(paths), what="images", quiet=_QUIET.value or rows_shown)
     for predictions in classifier.stream(images, batch_size=_BATCH_SIZE.value):
         of_batch = paths[done : done + len(predictions)]
         for path, error in zip(of_batch, predictions.errors, strict=True):
@@ -124,12 +124,12 @@ def run() -> None:
         main,
         program="divco-predict",
         operand="FILE_OR_FOLDER ...",
-        common=("model_dir", "saved_model", "weights", "top", "format", "out"),
+        common=("model_dir", "saved_model", "weights", "top", "branches", "format", "out"),
         behind="--model_dir=DIR|--saved_model=DIR [--flag=value ...]",
         examples=(
-            "divco-predict --model_dir=runs/photos cat.jpg",
-            "divco-predict --model_dir=runs/photos --weights=best --branches photos/",
-            "divco-predict --saved_model=export --format=csv --out=answers.csv photos/",
+            "divco-predict --model_dir runs/photos cat.jpg",
+            "divco-predict --model_dir runs/photos --weights best --branches photos/",
+            "divco-predict --saved_model export --format csv --out answers.csv photos/",
         ),
     )
 

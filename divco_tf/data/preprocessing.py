@@ -71,6 +71,12 @@ class Preprocessing:
         levels = (normalised * np.asarray(self.std) + np.asarray(self.mean)) * 255
         return np.clip(np.rint(levels), 0, 255).astype(np.uint8)
 
+    @property
+    def pixel_range(self) -> tuple[float, float]:
+        """The smallest and the largest value that a normalised pixel may have."""
+        black, white = ((level - np.asarray(self.mean)) / np.asarray(self.std) for level in (0, 1))
+        return float(black.min()), float(white.max())
+
     @staticmethod
     def decode(data: tf.Tensor) -> tf.Tensor:
         """An encoded image (string scalar) to uint8 [H, W, 3] RGB, see `decoding_ops.decode`."""

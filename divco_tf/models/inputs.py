@@ -1,13 +1,17 @@
 """What a stack is shown: views of its shape, refused in one line wherever they are found to be others."""
 
+import warnings
 from collections.abc import Sequence
 from typing import Any
 
+import numpy as np
 import tensorflow as tf
 
 from divco_tf.errors import InputError
 from divco_tf.models import draws
 
+_LOOKED_AT = 4  # images of a batch
+_LARGEST = 50.0  # far beyond what a normalised pixel is; an image that is darker is not told of
 _REFUSED = "Views do not fit the stack. Received: shape"
 
 
@@ -43,6 +47,34 @@ def check_shape(shape: Any, *, split_factor: int, view_shape: tuple[int, ...]) -
         return
     if shape.rank not in (4, 5) or not shape[1:].is_compatible_with(_expected(shape.rank, split_factor, view_shape)):
         raise InputError(f"{_REFUSED} {tuple(shape)}; {_would_work(split_factor, view_shape)}")
+
+
+def warn_of_levels(views: Any, pixel_range: tuple[float, float] | None = None) -> None:
+    """Warns of pixels that have not been normalised: networks answer to them all the same, and wrongly.
+
+    Only arrays and eager tensors are looked at, at their first images, outside of what is compiled. Python shows a
+    warning once for each place in a program. Levels in 0..255 are told of always, pixels in 0..1 where it is known that
+    normalisation makes others of them.
+
+    Args:
+      views: as given.
+      pixel_range: what black and white are after normalisation, at most; None: not known.
+    """
+    if not (isinstance(views, np.ndarray) or (isinstance(views, tf.Tensor) and tf.executing_eagerly())):
+        return
+    few = np.asarray(views[:_LOOKED_AT]) if len(views.shape) in (4, 5) else np.empty(0)
+    if few.size == 0 or few.dtype.kind not in "iuf":
+        return
+    least, most = float(few.min()), float(few.max())
+    in_levels = least >= 0 and most > _LARGEST
+    in_shares = least >= 0 and 0 < most <= 1 and pixel_range is not None and pixel_range[0] < -0.5
+    if in_levels or in_shares:
+        warnings.warn(
+            f"Views look like pixels in {'0..255' if in_levels else '0..1'}, and a stack takes normalised ones. "
+            f"Received: {least:g} to {most:g}; Preprocessing makes them of levels in 0..255, and divco_tf.Classifier "
+            "does it inside.",
+            stacklevel=3,
+        )
 
 
 def per_branch(views: tf.Tensor, branch_draws: Sequence[tf.Tensor] | None, number: int) -> tuple[list, list]:

@@ -11,6 +11,7 @@ import tensorflow as tf
 
 from divco_tf import compat, keras_settings
 from divco_tf.errors import InputError
+from divco_tf.models import inputs
 
 _RAISED_IN_GRAPH = re.compile(r"assertion failed: (\[[^\n]*?Received: [^\n]*\])")
 
@@ -63,6 +64,7 @@ def told_in_one_line() -> Iterator[None]:
 def _in_one_line(name: str) -> Callable:
     @functools.wraps(getattr(keras.Model, name))
     def method(self: "OneLine", *args: Any, **kwargs: Any) -> Any:
+        inputs.warn_of_levels(args[0] if args else kwargs.get("x"), self.pixel_range)
         with keras_settings.ours(), told_in_one_line():
             return getattr(super(OneLine, self), name)(*args, **kwargs)
 
@@ -70,7 +72,14 @@ def _in_one_line(name: str) -> Callable:
 
 
 class OneLine:
-    """Beside keras.Model: its methods that call the model, under our settings, and refusals in one line."""
+    """Beside keras.Model: its methods that call the model, under our settings, and refusals in one line.
+
+    Attributes:
+      pixel_range: what black and white are after the normalisation that the weights were trained with, (low, high); a
+        stack that is fed others warns (`inputs.warn_of_levels`). None: not known.
+    """
+
+    pixel_range: tuple[float, float] | None = None
 
     __call__ = _in_one_line("__call__")
     fit = _in_one_line("fit")

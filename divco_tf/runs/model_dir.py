@@ -200,7 +200,8 @@ def check_model_dir(
 def load(model_dir: str | pathlib.Path, *, weights: str = "last") -> BranchStack:
     """The stack of a run with its trained weights: normalised views in, logits out.
 
-    `divco_tf.Classifier.load` takes files, or pixels as they are, and answers with names and probabilities.
+    `divco_tf.Classifier.load` takes files, or pixels as they are, and answers with names and probabilities. A stack
+    that is fed such pixels (levels in 0..255, or shares in 0..1) warns.
 
     Args:
       model_dir: of `train`.
@@ -224,6 +225,7 @@ def load(model_dir: str | pathlib.Path, *, weights: str = "last") -> BranchStack
             checkpoint = run.checkpoint(weights)  # the run goes on, and has removed that one for a later one
         else:
             stack.weights_from = f"{model_dir} {run.described(weights, checkpoint=checkpoint)}"
+            stack.pixel_range = run.experiment.preprocessing.pixel_range
             return stack
 
 

@@ -209,3 +209,10 @@ def test_grey_levels_are_normalisation_the_other_way_round():
     images = np.arange(256 * 3, dtype=np.uint8).reshape(16, 16, 3)
     preprocessing = Preprocessing(16, MEAN, STD)
     np.testing.assert_array_equal(preprocessing.grey_levels(preprocessing.normalise(images).numpy()), images)
+
+
+def test_the_range_of_normalised_pixels_is_that_of_black_and_white():
+    preprocessing = Preprocessing(image_size=8, mean=(0.5, 0.4, 0.6), std=(0.25, 0.2, 0.5))
+    assert preprocessing.pixel_range == pytest.approx((-2.0, 3.0))
+    extremes = preprocessing.normalise(np.array([[[0, 0, 0], [255, 255, 255]]], np.uint8)).numpy()
+    assert preprocessing.pixel_range == pytest.approx((extremes.min(), extremes.max()))

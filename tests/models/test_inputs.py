@@ -1,5 +1,7 @@
 """Views of another shape are refused in one line, in every way in which a stack is called."""
 
+import warnings
+
 import keras
 import numpy as np
 import pytest
@@ -68,3 +70,32 @@ def test_an_empty_batch_moves_no_statistics(size):
     if size is None:
         call(tiny.batch(4)[0])
         assert tiny.largest_difference(tiny.values(stack.variables), before) > 0
+
+
+LEVELS = np.random.default_rng(0).integers(0, 256, (6, 8, 8, 3))
+
+
+@pytest.mark.parametrize("kind", ["integers", "floats", "tensor"])
+def test_levels_that_were_not_normalised_are_warned_of(kind):
+    kinds = {"integers": LEVELS, "floats": LEVELS.astype(np.float32), "tensor": tf.constant(LEVELS, tf.float32)}
+    calls = tiny_stack().predict_on_batch if kind == "integers" else tiny_stack()
+    with pytest.warns(UserWarning, match=r"Views look like pixels in 0\.\.255.*Received: 0 to 255; Preprocessing"):
+        calls(kinds[kind])
+
+
+def test_shares_are_warned_of_where_normalisation_is_known_and_normalised_pixels_never():
+    shares, stack = (LEVELS / 255).astype(np.float32), tiny_stack()
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        stack(shares)
+        stack.pixel_range = (-2.4, 2.7)
+        for normalised in (5.1 * shares - 2.4, np.zeros_like(shares), 255 * shares - 128):
+            stack(normalised)
+        stack.predict(tf.data.Dataset.from_tensors(shares), verbose=0)
+        tf.function(stack)(tf.constant(shares))
+    with pytest.warns(UserWarning, match=r"pixels in 0\.\.1,.*divco_tf.Classifier does it inside"):
+        stack.predict(shares, verbose=0)
+    stack.pixel_range = (0.0, 1.0)  # of a run that was trained so
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        stack(shares)

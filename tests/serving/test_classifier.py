@@ -12,6 +12,7 @@ from PIL import Image
 from divco_tf.analysis.outputs import outputs
 from divco_tf.data.sources import open_source
 from divco_tf.errors import InputError
+from divco_tf.runs.model_dir import load
 from divco_tf.serving import classifier as module
 from divco_tf.serving.classifier import Classifier
 from divco_tf.serving.export import export
@@ -136,10 +137,12 @@ def test_images_are_read_a_few_batches_ahead_and_no_more(of_run):
     answers.close()
 
 
-def test_pixels_in_0_to_1_are_warned_of(of_run):
+def test_pixels_in_0_to_1_are_warned_of_by_a_classifier_and_by_a_runs_stack(of_run, digits_run):
     pixels = np.random.default_rng(0).random((8, 8, 3))
     with pytest.warns(UserWarning, match="in 0..1.*multiply by 255"):
         of_run.predict(pixels)
+    with pytest.warns(UserWarning, match="pixels in 0..1, and a stack takes normalised ones"):
+        load(digits_run)(pixels[None].astype(np.float32))
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         of_run.predict([255 * pixels, np.zeros((8, 8, 3)), (pixels > 0.5).astype(np.uint8)])
