@@ -75,6 +75,18 @@ def test_a_conclusion_is_the_last_line_behind_the_tables(divco, tmp_path, monkey
     assert got == {"split_factors": [2, 4], "batch_sizes": [1, 8], "threads": ["2/2", "1/2"]}
 
 
+def test_json_stands_alone_on_stdout(divco, monkeypatch):
+    @functools.wraps(latency.run)
+    def run(*, report):
+        report("progress")
+        return {"tables": [(("", "s"), [("x", "1")])], "settings": {}, "systems": {"x": float("nan")}}
+
+    monkeypatch.setattr(latency, "run", run)
+    result = divco("benchmark", "latency", "--json")
+    assert json.loads(result.stdout, parse_constant=pytest.fail)["systems"] == {"x": None}
+    assert result.stderr == "progress\n"
+
+
 def test_every_flag_is_a_parameter_of_a_command_and_has_its_default_there(divco):
     with fresh_program("benchmark") as program:
         taken = [inspect.signature(program.run_of(command)).parameters for command in program.COMMANDS]

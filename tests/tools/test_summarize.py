@@ -81,6 +81,13 @@ def test_every_backbone_is_listed_with_its_split_factors(divco):
     assert ["resnet110", "1,", "2,", "4,", "8,", "16", "any"] in listed
 
 
+def test_the_list_is_json_on_request(divco):
+    listed = {
+        each["backbone"]: each["split_factors"] for each in json.loads(divco("summarize", "--list", "--json").stdout)
+    }
+    assert listed.keys() == set(BACKBONES.names()) and listed["resnet110"] == [1, 2, 4, 8, 16]
+
+
 def test_the_list_answers_at_once():
     code = "import sys; from divco_tf.tools import summarize; sys.argv += ['--list']; summarize.run()"
     process = subprocess.run([sys.executable, "-X", "importtime", "-c", code], capture_output=True, text=True)

@@ -149,6 +149,20 @@ def test_a_dry_run_prints_the_plan_of_any_config_without_data(divco, tmp_path, n
     assert not (tmp_path / "run").exists()
 
 
+def test_a_plan_is_json_on_request(divco, tmp_path):
+    result = divco(
+        "train", "digits/*_split*", "--set=epochs=1", "--dry_run", "--json", "--quiet", f"--model_dir={tmp_path / 'x'}"
+    )
+    told = json.loads(result.stdout)
+    assert result.status == 2 and result.stderr.startswith("divco-train: error: 2 of 2 configs are refused.")
+    assert {name: (plan["ready"], "warm-up" in plan["refused"]) for name, plan in told.items()} == dict.fromkeys(
+        ("digits/wide_resnet10_2_split1", "digits/wide_resnet10_2_split4"), (False, True)
+    )
+    result = divco("train", "digits/wide_resnet10_2_split4", "--dry_run", "--json", f"--model_dir={tmp_path / 'x'}")
+    (plan,) = json.loads(result.stdout).values()
+    assert plan["ready"] and {"trains", "steps", "network"} <= {line["topic"] for line in plan["plan"]}
+
+
 def test_a_dry_run_plans_all_that_a_pattern_finds(divco, tmp_path):
     command = ("train", "--dry_run", "--config=digits/*_split*", f"--model_dir={tmp_path}")
     names = [name for name in ROWS if name.startswith("digits/")]
