@@ -1,8 +1,10 @@
 """One registry class: names, suggestions for misspelt ones, plugins by decorator and by entry point."""
 
+import contextlib
 import difflib
 import importlib.metadata
-from collections.abc import Callable, Iterable
+import re
+from collections.abc import Callable, Iterable, Iterator
 from typing import Generic, TypeVar
 
 from divco_tf.errors import InputError
@@ -70,6 +72,7 @@ class Registry(Generic[Entry]):
             self._load_plugins()
         entry = self._find(name)
         if entry is None:
+            names = [*self._entries, *self._alike(name)]
             shapes = "".join(f" Also any {shape}." for shape, _ in self._parsers)
             none = "" if self._entries or shapes else " None is registered; an import, or a package, registers them."
             broken = "".join(
@@ -78,8 +81,7 @@ class Registry(Generic[Entry]):
                 if error is not None
             )
             raise InputError(
-                f"Unknown {self.noun}. Received: {name}.{did_you_mean(name, self._entries)}{shapes}{none}{broken}"
-                f"{self._listed}"
+                f"Unknown {self.noun}. Received: {name}.{did_you_mean(name, names)}{shapes}{none}{broken}{self._listed}"
             )
         return entry
 
@@ -106,6 +108,15 @@ class Registry(Generic[Entry]):
         if name in self._entries:
             return self._entries[name]
         return next((entry for _, parse in self._parsers if (entry := parse(name)) is not None), None)
+
+    def _alike(self, name: str) -> Iterator[str]:
+        """Parametric names with the parameters that `name` ends with."""
+        parameters = re.search(r"\d.*", name)
+        for shape, parse in self._parsers if parameters else ():
+            alike = f"{shape.partition('<')[0]}{parameters[0]}"
+            with contextlib.suppress(InputError):
+                if parse(alike) is not None:
+                    yield alike
 
     def _load_plugins(self, only: str | None = None) -> None:
         if self._group is None:

@@ -1,4 +1,5 @@
 import importlib.metadata
+import re
 import subprocess
 import sys
 import types
@@ -68,6 +69,20 @@ def test_a_family_of_names_is_parsed_and_not_listed(registry):
     assert registry.shapes() == ("soup_of_<thing>",)
     with pytest.raises(InputError, match=r"Also any soup_of_<thing>"):
         registry.get("stew")
+
+
+def test_a_misspelt_name_of_a_family_is_suggested_with_its_parameters(registry):
+    def parse_layers(name):
+        match = re.fullmatch(r"lasagne_(\d+)", name)
+        if match and match[1] == "0":
+            raise InputError("A lasagne has layers. Received: 0; 1 works.")
+        return match and name.upper()
+
+    registry.add_parser("lasagne_<layers>", parse_layers)
+    with pytest.raises(InputError, match=r"Did you mean lasagne_12 or lasagne\?"):
+        registry.get("lasange_12")
+    with pytest.raises(InputError, match=r"Did you mean lasagne\?"):
+        registry.get("lasange_0")
 
 
 def test_an_entry_goes_before_a_family_of_names(registry):
