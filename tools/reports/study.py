@@ -4,6 +4,7 @@ Tables stand between two marks in the page, which is written anew; pictures lie 
 written, and the status tells whether the tables are current.
 """
 
+import dataclasses
 import pathlib
 import sys
 from collections.abc import Iterator, Mapping, Sequence
@@ -13,8 +14,10 @@ import numpy as np
 
 from divco_tf.analysis.judged import Judged, load_judged
 from divco_tf.analysis.learning_curves import predict
-from divco_tf.analysis.report.differences import save_main_plot
-from divco_tf.analysis.report.effects import MEASURES
+from divco_tf.analysis.report import drawing
+from divco_tf.analysis.report.differences import difference_plots
+from divco_tf.analysis.report.effects import MEASURES, effects
+from divco_tf.analysis.report.study import read_study
 from divco_tf.analysis.results import read_rows
 from divco_tf.analysis.statistics import compare
 from divco_tf.analysis.verdict import Verdict, verdicts
@@ -50,16 +53,16 @@ def found(folder: pathlib.Path = FOLDER) -> Found:
     cells: Found = {}
     for row in read_rows(folder):
         if row["status"] == "done":
-            arguments = row["arguments"]
-            key = (
-                row["split_factor"],
-                arguments.get("cotraining.loss", "js"),
-                arguments.get("optimizer.divide_weight_decay", False),
-            )
             judged = load_judged(folder / "judged" / f"{row['cell']}.npz")["test"]
-            by_arm = cells.setdefault(arguments["train_images"], {})
-            by_arm.setdefault(ARMS[key], {})[row["seed"]] = row, judged
+            by_arm = cells.setdefault(row["arguments"]["train_images"], {})
+            by_arm.setdefault(_arm(row), {})[row["seed"]] = row, judged
     return {size: {arm: cells[size][arm] for arm in ARMS.values() if arm in cells[size]} for size in sorted(cells)}
+
+
+def _arm(row: Mapping[str, Any]) -> str:
+    arguments = row["arguments"]
+    loss, divided = arguments.get("cotraining.loss", "js"), arguments.get("optimizer.divide_weight_decay", False)
+    return ARMS[row["split_factor"], loss, divided]
 
 
 def tables(cells: Found) -> Iterator[str]:
@@ -144,6 +147,16 @@ def page(text: str, cells: Found) -> str:
     return f"{before}{BEGIN}\n\n" + "\n\n".join(tables(cells)) + f"\n\n{END}{rest.split(END)[1]}"
 
 
+def draw(folder: pathlib.Path = FOLDER) -> None:
+    """The pictures: what the arms differ by from S=1, against the amount of data, by three measures."""
+    study = read_study(folder)
+    named = tuple(dataclasses.replace(arm, name=_arm(arm.results[0].row)) for arm in study.arms)
+    study = dataclasses.replace(study, arms=named, baseline=LARGE)
+    for measure in MEASURES:
+        for plot in difference_plots(study, measure, effects(study, measure)):
+            drawing.save(plot, folder / f"{measure.name}.svg")
+
+
 def main() -> None:
     """Writes the page and its pictures, or checks the page."""
     text = PAGE.read_text(encoding="utf-8")
@@ -151,8 +164,7 @@ def main() -> None:
     if "--check" in sys.argv[1:]:
         sys.exit(f"{PAGE} is not current; python -m tools.reports.study writes it" if text != current else 0)
     PAGE.write_text(current, encoding="utf-8")
-    for measure in MEASURES:
-        save_main_plot(FOLDER, FOLDER / f"{measure.name}.svg", measure=measure)
+    draw()
 
 
 if __name__ == "__main__":
