@@ -27,6 +27,7 @@ PREFIX_BYTES = 12
 _NO_HEADER = "the header of its {} data is truncated or corrupt"
 _TOO_MANY = "its header promises more than {} pixels"
 _BMP_READ = (0, 3)  # plain, and with masks
+_PNG = b"\x89PNG\r\n\x1a\n"
 _END_OF_JPEG = b"\xff\xd9"
 _SCAN = 0xDA
 _SEQUENTIAL = (0xC0, 0xC1)
@@ -216,14 +217,7 @@ def _is_cut(data: bytes, pixels: np.ndarray, *, whole: bool) -> bool:
     so it is done where the last pixel has the colour of zeros. In an image of several scans (a progressive one, mostly)
     anything may be missing, and only the whole is decoded again.
     """
-    components = scanned = b""
-    position = len(data)
-    for marker, content, position in _segments(data):  # noqa: B007 - the last one's
-        if marker in _JPEG_FRAMES:
-            components = content[5:6] if marker in _SEQUENTIAL else b""
-        elif marker == _SCAN:
-            scanned = content[:1]
-    suspicious = tuple(pixels[-1, -1].tolist()) in _NOTHING if scanned == components else whole
+    suspicious, position = _suspicious(data, tuple(pixels[-1, -1].tolist()), whole=whole)
     end = data.find(_END_OF_JPEG, position) if suspicious else -1
     if end < 0:
         return False
@@ -238,6 +232,26 @@ def _is_cut(data: bytes, pixels: np.ndarray, *, whole: bool) -> bool:
     if whole and np.array_equal(with_more, pixels):  # or Pillow's library rounds otherwise than TensorFlow's
         return False
     return not np.array_equal(with_more, np.asarray(images[1].convert("RGB")))
+
+
+def _suspicious(data: bytes, last_pixel: tuple[int, ...], *, whole: bool) -> tuple[bool, int]:
+    """Whether a JPEG, or a part of it, may lack data, by its last pixel; and where the head of its first scan ends."""
+    components = scanned = b""
+    position = len(data)
+    for marker, content, position in _segments(data):  # noqa: B007 - the last one's
+        if marker in _JPEG_FRAMES:
+            components = content[5:6] if marker in _SEQUENTIAL else b""
+        elif marker == _SCAN:
+            scanned = content[:1]
+    return (last_pixel in _NOTHING if scanned == components else whole), position
+
+
+def is_whole(data: bytes, last_pixel: tuple[int, ...]) -> bool:
+    """Whether a JPEG or PNG file that TensorFlow has decoded, to this last pixel, is surely no truncated one.
+
+    Where it is not, `decode` tells.
+    """
+    return data.startswith(_PNG) or not _suspicious(data, last_pixel, whole=True)[0]
 
 
 def _part(pixels: memoryview | Image.Image, box: Box) -> np.ndarray:
@@ -261,7 +275,7 @@ def _format(data: bytes) -> str | None:
     """The format that the first bytes tell, or None."""
     if data.startswith(b"\xff\xd8\xff"):
         return "JPEG"
-    if data.startswith(b"\x89PNG\r\n\x1a\n"):
+    if data.startswith(_PNG):
         return "PNG"
     if data.startswith((b"GIF87a", b"GIF89a")):
         return "GIF"

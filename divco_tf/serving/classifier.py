@@ -14,7 +14,8 @@ import numpy as np
 import tensorflow as tf
 
 from divco_tf import fields, files
-from divco_tf.data.decoding import decode
+from divco_tf.data import decoding_ops
+from divco_tf.data.decoding import decode, image_info, is_whole
 from divco_tf.data.preprocessing import Preprocessing
 from divco_tf.data.sources.listing import image_bytes
 from divco_tf.data.streams import checked_threads
@@ -95,7 +96,19 @@ class Classifier:
             with tf.device("CPU:0"):
                 return tf.cast(preprocessing.resized(images), tf.uint8)
 
-        self._resized = resized
+        # An image by itself costs a call of the runtime, as much as decoding a small one does; a loop does not.
+        @tf.function(input_signature=[tf.TensorSpec([None], tf.string)], autograph=False)
+        def from_files(data: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
+            def one(file: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
+                pixels = decoding_ops.decode_jpeg_or_png(file)
+                return tf.cast(preprocessing.resized(pixels[tf.newaxis])[0], tf.uint8), pixels[-1, -1]
+
+            size = preprocessing.image_size
+            kinds = tuple(tf.TensorSpec(shape, tf.uint8) for shape in ([size, size, 3], [3]))
+            with tf.device("CPU:0"):  # threads are outside, so that no more images are decoded at once than they are
+                return tf.map_fn(one, data, fn_output_signature=kinds, parallel_iterations=1)
+
+        self._resized, self._from_files = resized, from_files
 
     @classmethod
     def load(cls, path: str | pathlib.Path, *, weights: str = "last", jit: str = "auto") -> "Classifier":
@@ -253,10 +266,37 @@ class Classifier:
     def _prepare(self, chunk: list[Any]) -> list[np.ndarray | str]:
         """A chunk of them."""
         found: list[Any] = [None] * len(chunk)
-        by_shape: dict[tuple[int, ...], list[tuple[int, np.ndarray]]] = collections.defaultdict(list)
+        plain: dict[int, bytes] = {}  # JPEG and PNG files by their place
+        others: dict[int, Any] = {}
         for place, image in enumerate(chunk):
             try:
-                pixels = image if isinstance(image, np.ndarray) else decode(_bytes(image))
+                content = image if isinstance(image, np.ndarray) else _bytes(image)
+                is_plain = isinstance(content, bytes) and image_info(content).format in ("JPEG", "PNG")
+                (plain if is_plain else others)[place] = content
+            except ValueError as error:
+                found[place] = str(error)
+        prepared = self._prepare_files(plain)
+        others |= {place: content for place, content in plain.items() if place not in prepared}
+        for place, image in (prepared | self._prepare_each(others)).items():
+            found[place] = image
+        return found
+
+    def _prepare_files(self, plain: dict[int, bytes]) -> dict[int, np.ndarray]:
+        """Those JPEG and PNG files that are surely whole; none where one of them is damaged."""
+        try:
+            images, last_pixels = (part.numpy() for part in self._from_files(tf.constant([*plain.values()], tf.string)))
+        except tf.errors.InvalidArgumentError:
+            return {}
+        every = zip(plain.items(), images, last_pixels.tolist(), strict=True)
+        return {place: image for (place, data), image, last in every if is_whole(data, tuple(last))}
+
+    def _prepare_each(self, contents: dict[int, Any]) -> dict[int, np.ndarray | str]:
+        """Arrays and files of any kind, decoded one by one as training does."""
+        found: dict[int, Any] = {}
+        by_shape: dict[tuple[int, ...], list[tuple[int, np.ndarray]]] = collections.defaultdict(list)
+        for place, content in contents.items():
+            try:
+                pixels = content if isinstance(content, np.ndarray) else decode(content)
             except ValueError as error:
                 found[place] = str(error)
                 continue
@@ -266,8 +306,7 @@ class Classifier:
                 by_shape[pixels.shape].append((place, pixels))
         for group in by_shape.values():
             places, same_size = zip(*group, strict=True)
-            for place, image in zip(places, self._resized(np.stack(same_size)).numpy(), strict=True):
-                found[place] = image
+            found |= zip(places, self._resized(np.stack(same_size)).numpy(), strict=True)
         return found
 
 

@@ -129,6 +129,29 @@ def test_what_cannot_be_read_has_a_reason_and_the_others_their_answers(of_run, p
     assert list(found.classes[1::2]) == [-1] * len(bad) and set(found.labels[1::2]) == {None}
 
 
+def test_files_that_are_decoded_together_are_those_that_are_decoded_one_by_one(of_run, tmp_path, monkeypatch):
+    kinds = {"JPEG": ({}, {"progressive": True}, {"quality": 30}), "PNG": ({}, {"compress_level": 1}), "GIF": ({},)}
+    data = [
+        encoded(photograph(*size, seed=number).convert(mode), kind, **options)
+        for number, size in enumerate([(8, 8), (40, 30), (33, 47)])
+        for kind, all_options in kinds.items()
+        for options in all_options
+        for mode in ("L", "RGB", *(["RGBA"] if kind == "PNG" else ["CMYK"] if kind == "JPEG" else []))
+    ]
+    grey = encoded(Image.new("RGB", (32, 32), (128, 128, 128)), "JPEG")  # whole, and looks as if cut
+    together = of_run._prepare([*data, grey])
+    monkeypatch.setattr(of_run, "_prepare_files", lambda plain: {})
+    for one, other in zip(together, of_run._prepare([*data, grey]), strict=True):
+        np.testing.assert_array_equal(one, other)
+
+
+def test_a_jpeg_whose_missing_end_is_hidden_is_not_taken_for_a_whole_one(of_run):
+    whole = encoded(photograph(64, 64), "JPEG")
+    found = of_run.predict([whole, whole[: len(whole) // 2] + b"\xff\xd9", whole])
+    assert [error is None for error in found.errors] == [True, False, True]
+    assert "it ends before its image does" in found.errors[1]
+
+
 def test_images_are_read_a_few_batches_ahead_and_no_more(of_run):
     taken = []
     images = (taken.append(number) or np.zeros((8, 8), np.uint8) for number in itertools.count())
