@@ -120,6 +120,7 @@ def _answer(classifier: "Classifier", paths: tuple[str, ...], out: TextIO) -> in
 
 def run() -> None:
     """The console script."""
+    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")  # what libjpeg says of a damaged file, without its name
     app.run(
         main,
         program="divco-predict",
