@@ -18,7 +18,8 @@ FOLDER = "--config=image_folder/wide_resnet16_8_split4"
 def test_a_sheet_of_digits_is_drawn(divco, tmp_path):
     out = tmp_path / "sheets" / "digits.png"
     result = divco("views", DIGITS, "--bind=experiment.Experiment.views='digits+rand-m9-mstd0.5'", f"--out={out}")
-    assert (result.status, result.stderr) == (0, "")
+    notes = [line for line in result.stderr.splitlines() if not line.startswith("compil")]  # where no cache has them
+    assert (result.status, notes) == (0, [])
     sheet = np.asarray(Image.open(out))
     assert f"{sheet.shape[1]} x {sheet.shape[0]} pixels" in result.stdout
     assert sheet.shape[1] == 5 * (128 + 6) + 6 and sheet.shape[0] >= 8 * 128
