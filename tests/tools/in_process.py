@@ -2,6 +2,7 @@
 
 import contextlib
 import dataclasses
+import functools
 import importlib.util
 import pathlib
 import sys
@@ -47,7 +48,7 @@ class Programs:
         self._patch.setattr(sys, "argv", [f"divco-{name}", *arguments])
         self._capfd.readouterr()
         with fresh_program(name, self._folder) as module, pytest.raises(SystemExit) as ended:
-            module.main = main or module.main
+            module.main = functools.wraps(module.main)(main) if main else module.main  # app.run asks for its module
             module.run(**options)
         written = self._capfd.readouterr()
         return Result(ended.value.code or 0, written.out, written.err)
