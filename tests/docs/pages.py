@@ -80,4 +80,4 @@ def commands_with_outputs(page: pathlib.Path) -> list[tuple[str, str]]:
     """Each block of commands that has a block of text behind it, and that text."""
     found = _FENCE.findall(page.read_text(encoding="utf-8"))
     pairs = itertools.pairwise(found)
-    return [(first[1], second[1]) for first, second in pairs if (first[0], second[0]) == ("sh", "text")]
+    return [(first[1], second[1]) for first, second in pairs if first[0] == "sh" and second[0] in ("text", "console")]
