@@ -3,6 +3,7 @@
 import re
 import subprocess
 import sys
+import tomllib
 
 import pytest
 
@@ -60,6 +61,15 @@ def test_links_of_pages_outside_the_site_lead_somewhere(page):
             target = page.parent / path if path else page
             assert target.exists(), f"{page.name}: {link}"
             assert not anchor or anchor in pages.anchors(target), f"{page.name}: {link}"
+
+
+def test_what_is_to_be_cited_is_this_version():
+    import yaml  # mkdocs brings it
+
+    cited = yaml.safe_load((pages.ROOT / "CITATION.cff").read_text())
+    project = tomllib.loads((pages.ROOT / "pyproject.toml").read_text())["project"]
+    assert (cited["version"], cited["license"]) == (project["version"], project["license"])
+    assert f"## {project['version']} (" in (pages.ROOT / "CHANGELOG.md").read_text()
 
 
 @pytest.mark.parametrize("family", config_pages.families())
