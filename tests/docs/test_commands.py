@@ -94,13 +94,14 @@ def test_every_config_that_is_named_is_there(config):
     assert configs.find_config(config).is_file()
 
 
-@pytest.mark.parametrize(("commands", "text"), [pair for pair in PRINTED if pair[0].startswith("divco-summarize")])
-def test_what_summaries_print_is_printed(divco, commands, text):  # noqa: F811
+@pytest.mark.parametrize(
+    ("commands", "text"), [pair for pair in PRINTED if re.match("divco-(summarize|configs)", pair[0])]
+)
+def test_what_lists_and_summaries_print_is_printed(divco, commands, text):  # noqa: F811
     printed = []
     for command in commands.splitlines():
-        if command.startswith("divco-summarize"):
-            name, arguments = split(command)
-            printed.append(divco(name, *arguments).stdout)
+        name, arguments = split(command)
+        printed.append(divco(name, *arguments).stdout if name in ("summarize", "configs") else "")
     assert text in printed
 
 
