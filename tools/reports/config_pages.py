@@ -7,6 +7,7 @@ import pathlib
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
+from divco_tf.tools.reports.marks import filled
 from divco_tf.tools.reports.paper_rows import paper_tables
 from divco_tf.tools.shared import configs
 from divco_tf.tools.shared.tables import markdown_table
@@ -51,8 +52,7 @@ def family_table(described: Mapping[str, "Experiment"], rows: Sequence[Mapping[s
 
 def page(text: str, table: str) -> str:
     """The page with the table between its marks."""
-    before, rest = text.split(BEGIN)
-    return f"{before}{BEGIN}\n\n{table}\n\n{END}{rest.split(END)[1]}"
+    return filled(text, BEGIN, END, table)
 
 
 def current(family: str) -> str:

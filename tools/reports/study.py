@@ -21,6 +21,7 @@ from divco_tf.analysis.report.study import read_study
 from divco_tf.analysis.results import read_rows
 from divco_tf.analysis.statistics import compare
 from divco_tf.analysis.verdict import Verdict, verdicts
+from divco_tf.tools.reports.marks import filled
 from divco_tf.tools.shared.tables import markdown_table
 
 ROOT = pathlib.Path(__file__).resolve().parents[2]
@@ -143,8 +144,7 @@ def _winner(cells: Found) -> str:
 
 def page(text: str, cells: Found) -> str:
     """The page with the tables between the marks."""
-    before, rest = text.split(BEGIN)
-    return f"{before}{BEGIN}\n\n" + "\n\n".join(tables(cells)) + f"\n\n{END}{rest.split(END)[1]}"
+    return filled(text, BEGIN, END, "\n\n".join(tables(cells)))
 
 
 def draw(folder: pathlib.Path = FOLDER) -> None:
