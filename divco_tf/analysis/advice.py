@@ -11,7 +11,7 @@ import numpy as np
 from divco_tf.analysis.judged import Judged
 from divco_tf.analysis.learning_curves import Prediction, predict
 from divco_tf.analysis.statistics import FEWEST_SEEDS, compare
-from divco_tf.analysis.verdict import PAYS, Verdict, verdicts
+from divco_tf.analysis.verdict import DOES_NOT_PAY, PAYS, Verdict, verdicts
 from divco_tf.errors import InputError
 from divco_tf.runs.experiment import Experiment
 from divco_tf.runs.options import Options
@@ -56,7 +56,7 @@ class Advice:
     """The answer.
 
     Attributes:
-      split_factor: the S to take: of those that pay the most accurate, else 1.
+      split_factor: the S to take for accuracy: of those that pay the most accurate, else 1.
       accuracy: the verdict on each S beside 1, on the accuracy of the largest amount of data that was trained on.
       likelihood: the same for the log-likelihood.
       prediction: for all images, where they were too many for the time.
@@ -178,8 +178,18 @@ def advise(scores: Mapping[int, Mapping[int, Sequence[Judged]]], *, images: int)
         prediction = _predicted(scores, images)
         sentences.insert(0, f"PREDICTION, nothing was measured with {images:,} images: {prediction.sentence}")
         best = int(prediction.winner.removeprefix("S=")) if prediction.winner else 1
-    sentences.insert(0, f"Take S = {best}." if best > 1 else "Take S = 1: nothing that was seen speaks for dividing.")
+    sentences.insert(0, _headline(best, compared["accuracy"], compared["likelihood"]))
     return Advice(best, compared["accuracy"], compared["likelihood"], prediction, tuple(sentences))
+
+
+def _headline(best: int, accuracy: Mapping[int, Verdict], likelihood: Mapping[int, Verdict]) -> str:
+    if best > 1:
+        return f"Take S = {best}."
+    surer = [split for split in likelihood if likelihood[split].word == PAYS and accuracy[split].word != DOES_NOT_PAY]
+    if not surer:
+        return "Take S = 1: nothing that was seen speaks for dividing."
+    split = max(surer, key=lambda split: likelihood[split].comparison.difference)
+    return f"S = {split} if you use probabilities, which are better; no S was seen to be more accurate than S = 1."
 
 
 def _verdicts(

@@ -92,6 +92,16 @@ def test_a_planted_difference_of_two_intervals_is_found():
     assert worse.split_factor == 1 and worse.accuracy[4].word == "does not pay"
 
 
+def test_better_probabilities_at_the_same_accuracy_are_told_first():
+    scores = table(0, {1: 0.7, 4: 0.7})
+    scores[4] = [dataclasses.replace(found, log_likelihood=found.log_likelihood + 0.1) for found in scores[4]]
+    answer = advise({1000: scores}, images=1000)
+    assert answer.split_factor == 1 and answer.likelihood[4].word == "pays"
+    assert answer.sentences[0].startswith("S = 4 if you use probabilities")
+    worse = advise({1000: scores | {1: table(0, {1: 0.8, 4: 0.7})[1]}}, images=1000)
+    assert worse.accuracy[4].word == "does not pay" and worse.sentences[0].startswith("Take S = 1")
+
+
 def test_what_wins_on_all_images_is_marked_as_a_prediction():
     scores = {size: table(size, {1: 0.5 + gain, 4: 0.6 + gain}) for size, gain in ((800, 0.0), (1600, 0.1))}
     answer = advise(scores, images=6400)
