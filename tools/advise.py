@@ -26,6 +26,8 @@ if TYPE_CHECKING:
     from divco_tf.runs.options import Options
 
 _PLAN = "advice.json"
+_FEW_STEPS = 200
+"""A rule of thumb: WRN-10-2 on digits has learnt after 200 (docs/results.md)."""
 _DEFAULT_CONFIGS = {
     "digits": "digits/wide_resnet10_2_split1",
     "cifar10": "cifar10/wide_resnet10_2_split1_cpu",
@@ -49,7 +51,9 @@ def main() -> None:
     config = _CONFIG.name or _default_config()
     _CONFIG.check(config)
     app.load_tensorflow()
+    from divco_tf.analysis.advice import check_trained
     from divco_tf.analysis.grid import cells
+    from divco_tf.analysis.results import read_rows
     from divco_tf.analysis.sweep import Sweep
 
     set_to = _settings(config)
@@ -57,6 +61,9 @@ def main() -> None:
     options = dataclasses.replace(options, evaluate_every=0, contact_sheet=False)
     source = experiment.open("train", data_dir=_DATA_DIR.value)
     grids = _planned(experiment, source, split_factors, options)
+    steps = experiment.total_steps(len(source) // experiment.batch_size)
+    if steps < _FEW_STEPS:
+        streams.tell(f"a run is {steps} steps, which teach little: a smaller batch, or more epochs, is a fairer test")
     if _DRY_RUN.value:
         if _JSON.value:
             app.print_json({"grids": grids, "split_factors": split_factors, "minutes": _MINUTES.value})
@@ -73,7 +80,8 @@ def main() -> None:
     files.write_json(training.folder / _PLAN, {"grids": grids, "split_factors": split_factors})
     where = {"out": _OUT.value, "data_dir": _DATA_DIR.value}
     commands = Commands(config=config, set=[*_CONFIG.set, *set_to], bind=_CONFIG.bind, grid=grids, test=False, **where)
-    training.run(run_cell=lambda cell: commands.run(cell.name), report=streams.tell)
+    training.run(run_cell=lambda cell: commands.run(cell.name), retry_failed=True, report=streams.tell)
+    check_trained(read_rows(training.folder), training.cells)
     streams.tell("all are trained; now the test images")
     judging, commands = (dataclasses.replace(each, test=True) for each in (training, commands))
     judging.run(run_cell=lambda cell: commands.run(cell.name), report=lambda line: None)

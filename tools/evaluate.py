@@ -107,7 +107,10 @@ def _check_flags() -> None:
             f"saved_model={_SAVED_MODEL.value!r}."
         )
     if _SAVED_MODEL.value and not _DATASET.value:
-        raise InputError("--saved_model needs a --dataset to be evaluated on. Received: none; digits is one.")
+        raise InputError(
+            "--saved_model needs a --dataset to be evaluated on. Received: none; --dataset digits is one, and "
+            "--dataset image_folder --data_dir FOLDER is a folder of images."
+        )
     for flag in _OF_RUNS if _SAVED_MODEL.value else _OF_EXPORTS:
         if flags.FLAGS[flag.name].present:
             what = "--saved_model" if _SAVED_MODEL.value else "--model_dir"

@@ -8,11 +8,12 @@ from typing import Any
 
 import numpy as np
 
+from divco_tf.analysis.grid import Cell
 from divco_tf.analysis.judged import Judged
 from divco_tf.analysis.learning_curves import Prediction, predict
 from divco_tf.analysis.statistics import FEWEST_SEEDS, compare
 from divco_tf.analysis.verdict import DOES_NOT_PAY, PAYS, Verdict, verdicts
-from divco_tf.errors import InputError
+from divco_tf.errors import InputError, RunError
 from divco_tf.runs.experiment import Experiment
 from divco_tf.runs.options import Options
 
@@ -147,6 +148,25 @@ def plan(
         f"The time is too short for an answer. Received: {minutes:g} minutes; {FEWEST_SEEDS} seeds of S = "
         f"{split_factors} take {_told(whole)}; more time, a smaller backbone or fewer S would work."
     )
+
+
+def check_trained(rows: Sequence[Mapping[str, Any]], cells: Sequence[Cell]) -> None:
+    """Refuses to go on where an S has no result.
+
+    Args:
+      rows: of the sweep's results.
+      cells: of the sweep; split_factor is among their arguments.
+
+    Raises:
+      RunError: all cells of an S failed.
+    """
+    failed = [row for row in rows if row["status"] == "failed"]
+    done = {row["split_factor"] for row in rows if row["status"] == "done"}
+    if lacking := sorted({cell.arguments["split_factor"] for cell in cells} - done):
+        raise RunError(
+            f"{len(failed)} of {len(cells)} cells failed, all of S = {', '.join(map(str, lacking))}. Received: "
+            f"{failed[0]['reason']} ({failed[0]['cell']}); the same command tries them again."
+        )
 
 
 def advise(scores: Mapping[int, Mapping[int, Sequence[Judged]]], *, images: int) -> Advice:

@@ -150,7 +150,7 @@ class Sweep:
                 self.add_failure(cell, str(error))
             else:
                 if cell in self.left():  # else it would be run for ever
-                    self.add_failure(cell, "it ended without a result")
+                    self.add_failure(cell, "it ended without a result; what it printed on stderr says why")
         return True
 
     def add_failure(self, cell: Cell, reason: str) -> None:

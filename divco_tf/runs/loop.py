@@ -241,6 +241,12 @@ def _tell_of_the_start(run: _Begun) -> None:
     parts.report(f"views: {batches + 2} batches of {megabytes:.1f} MB in memory at most, {batches} made at once")
     if parts.experiment.synchronised_norm and parts.strategy.num_replicas_in_sync > 1:
         parts.report("batch norm is synchronised: without XLA, and every branch is traced")
+    left_out = len(parts.sources["train"]) - run.clock.steps_per_epoch * parts.experiment.batch_size
+    if left_out > len(parts.sources["train"]) / 4:
+        parts.report(
+            f"an epoch leaves out {left_out} of {len(parts.sources['train'])} images, others each time, and the run is "
+            f"{run.clock.total_steps} steps: a smaller batch_size takes more of both"
+        )
     if split_factor > 1:
         parts.report(
             f"loss: the sum of {split_factor} branches' cross entropies and the co-training loss, so about "

@@ -5,10 +5,10 @@ import dataclasses
 import numpy as np
 import pytest
 
-from divco_tf.analysis.advice import CellTime, advise, gathered, plan, time_cells
+from divco_tf.analysis.advice import CellTime, advise, check_trained, gathered, plan, time_cells
 from divco_tf.analysis.grid import cells
 from divco_tf.analysis.judged import Judged
-from divco_tf.errors import InputError
+from divco_tf.errors import InputError, RunError
 from divco_tf.runs.options import Options
 from tests.runs import runs
 
@@ -127,3 +127,12 @@ def test_only_seeds_that_every_s_has_are_compared():
     assert list(scores) == [500] and [len(of_split) for of_split in scores[500].values()] == [5, 5]
     assert scores[500][1][2] is made[1][3]
     assert dataclasses.is_dataclass(scores[500][4][0])
+
+
+def test_cells_that_all_failed_are_no_answer():
+    made = cells(["split_factor=1,4; seed=0..1"])
+    rows = [{"cell": cell.name, "status": "done", "split_factor": 1} for cell in made[:2]]
+    rows += [{"cell": cell.name, "status": "failed", "reason": "it was killed"} for cell in made[2:]]
+    with pytest.raises(RunError, match=r"2 of 4 cells failed, all of S = 4. Received: it was killed \(split_factor=4"):
+        check_trained(rows, made)
+    check_trained([*rows[:3], {"cell": made[3].name, "status": "done", "split_factor": 4}], made)

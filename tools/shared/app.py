@@ -73,7 +73,7 @@ class ConfigFlags:
         self, name: str | None = None, *, more: Sequence[str] = (), echo: bool = True
     ) -> "tuple[Experiment, Options]":
         """What the config describes with the settings, as for `check`; `echo` tells these on stderr."""
-        settings = configs.parse_config(name or self.name, self.bind, [*self.set, *more])
+        settings = configs.parse_config(name or self.name, self.bind, [*self.set, *more])[: len(self.set)]
         described = configs.experiment(), configs.options()
         for line in settings if echo else ():
             streams.note(line)

@@ -43,7 +43,9 @@ class Commands:
           Preempted: it was stopped by SIGTERM or Ctrl-C, which this process passes on.
           RunError: it was killed, or fell over.
         """
-        command = [sys.executable, "-m", "divco_tf.tools.sweep", *self.of(cell)[1:], *["--quiet"] * streams.quiet()]
+        # -P: a folder divco_tf where we are, such as a checkout, is not the package.
+        command = [sys.executable, "-P", "-m", "divco_tf.tools.sweep", *self.of(cell)[1:]]
+        command += ["--quiet"] * streams.quiet()
         process = subprocess.Popen(command, stdout=subprocess.DEVNULL)  # stderr shows the live line of the cell
         before = {number: signal.signal(number, lambda number, _: process.send_signal(number)) for number in _PASSED_ON}
         try:
