@@ -132,7 +132,7 @@ def test_a_cell_that_fails_is_a_row_with_its_reason_and_the_others_are_run(tmp_p
 def test_a_cell_that_leaves_no_row_is_a_failure_and_not_run_for_ever(tmp_path):
     sweep(tmp_path, ["seed=0"]).run(run_cell=lambda cell: None, report=lambda line: None)
     (row,) = read_rows(tmp_path)
-    assert (row["status"], row["reason"]) == ("failed", "it ended without a result")
+    assert (row["status"], row["reason"]) == ("failed", "it ended without a result; what it printed on stderr says why")
 
 
 def test_a_sweep_of_no_experiment_at_all_is_refused_and_nothing_is_written(tmp_path):
