@@ -67,7 +67,7 @@ def _arm(row: Mapping[str, Any]) -> str:
 
 
 def tables(cells: Found) -> Iterator[str]:
-    """All of them, in Markdown; of prediction only where all arms are there at three amounts of data."""
+    """All of them, in Markdown; of prediction only where all arms have two seeds at three amounts of data."""
     if not cells:
         yield "No cell has been trained yet."
         return
@@ -81,9 +81,14 @@ def tables(cells: Found) -> Iterator[str]:
         yield markdown_table(("images", "verdict", "sign-flip p", "Holm's p"), list(_compared(cells, score, unit)))
     if len(cells) < 3 or any(set(arms) != set(ARMS.values()) for arms in cells.values()):
         return
+    sizes, errors = _errors(cells)
+    if len(errors[LARGE]) < 2:  # of seeds that all have: one says nothing about uncertainty
+        return
     yield "Predicted for the largest amount from the smaller ones (power laws), against what was measured there:"
-    yield markdown_table(("arm", "predicted error %", "95 % interval", "measured error %"), list(_predicted(cells)))
-    yield _winner(cells)
+    yield markdown_table(
+        ("arm", "predicted error %", "95 % interval", "measured error %"), list(_predicted(sizes, errors))
+    )
+    yield _winner(sizes, errors)
 
 
 def _means(size: int, arm: str, seeds: Mapping[int, tuple[Mapping[str, Any], Judged]]) -> list[str]:
@@ -123,8 +128,7 @@ def _errors(cells: Found) -> tuple[list[int], dict[str, np.ndarray]]:
     }
 
 
-def _predicted(cells: Found) -> Iterator[list[str]]:
-    sizes, errors = _errors(cells)
+def _predicted(sizes: Sequence[int], errors: Mapping[str, np.ndarray]) -> Iterator[list[str]]:
     prediction = _prediction(sizes, errors)
     for arm, extrapolated in prediction.arms.items():
         interval = f"{100 * extrapolated.low:.2f} to {100 * extrapolated.high:.2f}"
@@ -135,8 +139,7 @@ def _prediction(sizes: Sequence[int], errors: Mapping[str, np.ndarray]) -> Any:
     return predict({arm: of_arm[:, :-1] for arm, of_arm in errors.items()}, sizes=sizes[:-1], images=sizes[-1])
 
 
-def _winner(cells: Found) -> str:
-    sizes, errors = _errors(cells)
+def _winner(sizes: Sequence[int], errors: Mapping[str, np.ndarray]) -> str:
     prediction = _prediction(sizes, errors)
     measured = min(errors, key=lambda arm: errors[arm][:, -1].mean())
     return f"Predicted: {prediction.sentence} Measured: {measured} has the lowest error."

@@ -38,6 +38,12 @@ def test_the_tables_have_every_arm_its_verdict_and_the_prediction(folder):
     assert "Measured: S=4" in text and text.count("measured error %") == 1
 
 
+def test_one_seed_predicts_nothing(folder):
+    first = {size: {arm: {0: seeds[0]} for arm, seeds in arms.items()} for size, arms in study.found(folder).items()}
+    text = "\n".join(study.tables(first))
+    assert "Predicted" not in text and "fewer than six seeds cannot show one" in text
+
+
 def test_the_page_written_twice_is_the_same_and_without_cells_says_so(folder):
     empty = f"before\n{study.BEGIN}\nold\n{study.END}\nafter\n"
     once = study.page(empty, study.found(folder))
