@@ -12,6 +12,7 @@ import sys
 from absl import flags
 
 from divco_tf import files
+from divco_tf.analysis.results import is_sweep
 from divco_tf.errors import InputError
 from divco_tf.tools.shared import app
 
@@ -29,6 +30,7 @@ def main(folder: str) -> None:
     out = pathlib.Path(_OUT.value or pathlib.Path(folder, "report.html")).expanduser()
     if out.is_dir():
         raise InputError(f"--out is a file. Received: {out}, a folder; {out / 'report.html'} works.")
+    is_sweep(pathlib.Path(folder).expanduser())  # refused before TensorFlow starts
     app.load_tensorflow()
     from divco_tf.analysis.report.costs import read_latencies
     from divco_tf.analysis.report.page import report

@@ -14,6 +14,22 @@ RESULTS = "results.jsonl"
 _WAIT = 0.1  # seconds between looks at a lock, which is held for milliseconds
 
 
+def is_sweep(folder: pathlib.Path) -> bool:
+    """Whether a sweep lies there, or else a run.
+
+    Raises:
+      InputError: neither.
+    """
+    if (folder / RESULTS).is_file():
+        return True
+    if not (folder / "experiment.json").is_file():
+        raise InputError(
+            f"Neither a sweep ({RESULTS}) nor a run (experiment.json) lies there. Received: {folder}; divco-sweep's "
+            "--out works."
+        )
+    return False
+
+
 def read_rows(folder: str | pathlib.Path) -> list[dict[str, Any]]:
     """The rows of a sweep, in the order in which their cells ended; none where there is no file yet.
 

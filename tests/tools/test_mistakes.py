@@ -32,6 +32,7 @@ MISTAKES = [
     ("configs", "digts", "Did you mean digits"),
     ("evaluate", "--model_dir=x", "divco-train's --model_dir works"),
     ("report", "--otu=x", "Did you mean: out"),
+    ("report", "nowhere", "divco-sweep's --out works"),
 ]
 EACH = """
 import json, sys

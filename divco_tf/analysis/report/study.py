@@ -8,7 +8,7 @@ from typing import Any
 
 from divco_tf import files
 from divco_tf.analysis.judged import Judged, judged, load_judged
-from divco_tf.analysis.results import RESULTS, read_rows
+from divco_tf.analysis.results import is_sweep, read_rows
 from divco_tf.data.datasets import get_dataset
 from divco_tf.errors import InputError
 from divco_tf.registry import did_you_mean
@@ -167,15 +167,7 @@ def read_study(folder: str | pathlib.Path, *, baseline: str | None = None, data_
       InputError: neither lies there, something is damaged, or no arm is called like the baseline.
     """
     folder = files.local_path(folder, "the folder of a sweep or a run")
-    if (folder / RESULTS).is_file():
-        study = _of_sweep(folder)
-    elif (folder / "experiment.json").is_file():
-        study = _of_run(folder, data_dir)
-    else:
-        raise InputError(
-            f"Neither a sweep ({RESULTS}) nor a run (experiment.json) lies there. Received: {folder}; divco-sweep's "
-            "--out works."
-        )
+    study = _of_sweep(folder) if is_sweep(folder) else _of_run(folder, data_dir)
     if baseline is not None and baseline not in study.names:
         raise InputError(f"No arm is called so. Received: {baseline}.{did_you_mean(baseline, study.names)}")
     return dataclasses.replace(study, baseline=baseline or study.baseline)
