@@ -198,7 +198,11 @@ def advise(scores: Mapping[int, Mapping[int, Sequence[Judged]]], *, images: int)
         prediction = _predicted(scores, images)
         sentences.insert(0, f"PREDICTION, nothing was measured with {images:,} images: {prediction.sentence}")
         best = int(prediction.winner.removeprefix("S=")) if prediction.winner else 1
-    sentences.insert(0, _headline(best, compared["accuracy"], compared["likelihood"]))
+    if prediction is not None and prediction.winner is None:
+        headline = f"Too close to call for all {images:,} images: more time, or fewer S, would tell."
+    else:
+        headline = _headline(best, compared["accuracy"], compared["likelihood"])
+    sentences.insert(0, headline)
     return Advice(best, compared["accuracy"], compared["likelihood"], prediction, tuple(sentences))
 
 

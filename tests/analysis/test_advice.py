@@ -129,6 +129,12 @@ def test_only_seeds_that_every_s_has_are_compared():
     assert dataclasses.is_dataclass(scores[500][4][0])
 
 
+def test_a_prediction_without_a_winner_is_too_close_to_call():
+    scores = {size: table(size, {1: 0.6 + gain, 4: 0.6 + gain}) for size, gain in ((800, 0.0), (1600, 0.1))}
+    answer = advise(scores, images=6400)
+    assert answer.prediction.winner is None and answer.sentences[0].startswith("Too close to call for all 6,400 images")
+
+
 def test_cells_that_all_failed_are_no_answer():
     made = cells(["split_factor=1,4; seed=0..1"])
     rows = [{"cell": cell.name, "status": "done", "split_factor": 1} for cell in made[:2]]
